@@ -1,0 +1,80 @@
+# Binaries land in bin/, tools in bin/tools/. Nothing here needs cgo.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+export CGO_ENABLED := 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+TOOLS   := $(CURDIR)/bin/tools
+
+FUZZTIME  ?= 20s
+BENCHTIME ?= 1s
+BENCH     ?= .
+PKG       ?= ./...
+LAB       ?= 01-two-hosts
+
+.PHONY: help build test check bench demo lint imports gen gen-check fuzz netns lab deps clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+build: ## bin/evpnd, bin/evpnctl, bin/evpnlab
+	$(GOBUILD) -o bin/ ./cmd/...
+
+test: deps build $(TOOLS)/testsummary ## every test this machine can run; ends with what was skipped and why
+	go vet ./...
+	$(TOOLS)/testsummary -count=1 $(PKG)
+
+check: lint gen-check test ## what must pass before a commit
+
+bench: ## benchmarks of the core, the decoder and the kernel writer
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./evpn/... ./dataplane/...
+
+demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP=1 leaves them up
+	KEEP=$(KEEP) bin/evpnlab demo
+
+lab: deps build ## run and check one lab: make lab LAB=02-frr-rr
+	bin/evpnlab test labs/$(LAB)
+
+netns: ## kernel tests without root, in a user namespace of their own
+	unshare --user --map-root-user --net --mount go test -count=1 ./dataplane/...
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' .); do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' $$file); do \
+			echo "$$(dirname $$file) $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+		done; \
+	done
+
+lint: imports $(TOOLS)/golangci-lint ## golangci-lint, and who may import what
+	$(TOOLS)/golangci-lint run
+
+imports: ## who may import what, without golangci-lint
+	tools/imports
+
+gen: $(TOOLS)/protoc-gen-go ## generate the Go of api/ from its .proto
+	tools/gen/gen api
+
+gen-check: $(TOOLS)/protoc-gen-go ## fail when the generated Go is not that of the .proto
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; tools/gen/gen "$$tmp"; \
+	diff -ru --exclude='*.proto' --ignore-matching-lines='^//.*protoc ' api "$$tmp" || \
+		{ echo 'generated code is stale: run make gen' >&2; exit 1; }
+
+deps: ## install what the tests need, when it is missing and we are root
+	@tools/deps
+
+clean: ## remove bin/
+	rm -rf bin
+
+# Tools are modules of their own, so that what they need never becomes what evpnd needs.
+$(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	GOBIN=$(TOOLS) go -C tools/lint install tool
+
+$(TOOLS)/protoc-gen-go: tools/gen/go.mod tools/gen/go.sum
+	GOBIN=$(TOOLS) go -C tools/gen install tool
+
+$(TOOLS)/testsummary: tools/testsummary/main.go
+	go build -o $@ ./tools/testsummary
