@@ -1,0 +1,59 @@
+package evpn
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Config is what the core needs to know of the configuration.
+type Config struct {
+	ASN      uint32
+	RouterID netip.Addr // BGP identifier; IPv4
+	VTEP     netip.Addr // our tunnel address, IPv4 or IPv6
+	Dialect  RTDialect  // derives the route targets of policies that list none: DeriveRTs
+	Default  VNIPolicy  // for VNIs without a policy of their own
+	VNIs     map[VNI]VNIPolicy
+	// RDNumbers are the numbers given to VNIs in earlier lives, for those that cannot carry the VNI itself (A8).
+	RDNumbers map[VNI]uint16
+	// Peers that are expected to send End-of-RIB before entries of an earlier life are reaped.
+	Peers []netip.Addr
+	// ReapAfter bounds the wait for those peers; zero means 2 minutes.
+	ReapAfter time.Duration
+}
+
+// VNIPolicy says how one VNI is served.
+type VNIPolicy struct {
+	Off       bool
+	RD        RD          // zero: VTEP:n
+	Import    []RTPattern // nil: by Dialect
+	Export    []RT        // nil: by Dialect
+	StrictTag bool        // refuse routes with a non-zero Ethernet Tag (ET-04)
+}
+
+// RTPattern matches route targets. The wildcard AnyAdmin matches all three forms; a 2-octet local administrator of the
+// 4-octet-AS and IPv4 forms is compared with the low 16 bits of Local, as FRR does.
+type RTPattern struct {
+	RT       RT   // exact match, unless AnyAdmin
+	AnyAdmin bool // *:Local
+	Local    uint32
+}
+
+// Matches reports whether rt is meant.
+func (p RTPattern) Matches(rt RT) bool {
+	if !p.AnyAdmin {
+		return p.RT == rt
+	}
+	if rt[0] == 0 {
+		return binary.BigEndian.Uint32(rt[4:]) == p.Local
+	}
+	return binary.BigEndian.Uint16(rt[6:]) == uint16(p.Local)
+}
+
+func (p RTPattern) String() string {
+	if p.AnyAdmin {
+		return fmt.Sprintf("*:%d", p.Local)
+	}
+	return p.RT.String()
+}

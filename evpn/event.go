@@ -1,0 +1,138 @@
+package evpn
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Event is one fact that comes in. Facts are levels, not edges: saying one twice is saying it once.
+type Event interface{ event() }
+
+// PeerUp says that a BGP session with the EVPN family on both sides is established.
+type PeerUp struct {
+	Peer     netip.Addr
+	ASN      uint32 // the peer's
+	RouterID netip.Addr
+	// Forwarding says that a peer that restarted kept its forwarding state (the F bit for EVPN, GR-06); routes retained
+	// from its last session are dropped at once otherwise.
+	Forwarding bool
+	NeedEncap  bool // refuse this peer's routes without an encapsulation instead of reading them as VXLAN (EN-03)
+}
+
+// PeerDown says that the session ended, or that the peer left the configuration.
+type PeerDown struct {
+	Peer   netip.Addr
+	Reason string
+	// Retain asks to keep the peer's routes, as graceful restart negotiated says (GR-05); the core bounds how long.
+	Retain time.Duration
+}
+
+// EndOfRIB says that the peer has sent all it had (GR-04).
+type EndOfRIB struct{ Peer netip.Addr }
+
+// Update is what one EVPN UPDATE says after RFC 7606: a route whose UPDATE must be treated as a withdraw stands in
+// Unreach. Reach and Attrs are kept by the core and must not be changed afterwards.
+type Update struct {
+	Peer    netip.Addr
+	Attrs   *Attrs // of Reach; nil when Reach is empty
+	Reach   []Route
+	Unreach []RouteKey
+}
+
+// Attachment is where a VNI meets the kernel (A11): a VXLAN device that is a port of a bridge.
+type Attachment struct {
+	VNI       VNI
+	Device    string // VXLAN device
+	Bridge    string
+	BridgeMAC MAC
+	VLAN      uint16     // bridge VLAN of this VNI on a VLAN-aware bridge; 0 when the whole bridge is the VNI
+	SourceVNI VNI        // on a device that carries many VNIs; 0 when the device is the VNI's own
+	Local     netip.Addr // the device's tunnel source; the zero Addr when it has none
+	Usable    bool       // up, and nothing in Faults stands against serving it
+	Faults    []string   // what is wrong with the devices, in plain words, each with the command that mends it
+}
+
+// AttachmentUp says that an attachment exists, as given. Saying it again replaces what was said.
+type AttachmentUp struct{ Attachment }
+
+// AttachmentDown says that the VNI has no device any more.
+type AttachmentDown struct{ VNI VNI }
+
+// LocalMAC says that the bridge has a MAC of a local host, or no longer has it (Gone).
+type LocalMAC struct {
+	VNI    VNI
+	MAC    MAC
+	Port   string
+	Static bool // put there by hand or by an orchestrator; survives whatever remotes say (A5)
+	Gone   bool
+}
+
+// LocalIP says that a witness knows the binding of an IP to a MAC on this host's side, or no longer knows it (Gone).
+type LocalIP struct {
+	VNI    VNI
+	IP     netip.Addr
+	MAC    MAC
+	Router bool // the host is an IPv6 router (RFC 9047)
+	Gone   bool
+}
+
+// Observed is what the kernel held for VNI when every batch up to AsOf had been written and no later one: our
+// entries, foreign ones in places we may want, and local hosts. It replaces what was thought. Entries of later
+// batches are not judged by it. MACs and IPs are complete and replace what was known of local hosts when they are not
+// nil; only the reader of notifications can say that, since it alone knows the order of a dump and of what changed.
+type Observed struct {
+	VNI     VNI // 0: the table of VTEPs, which all VNIs share
+	AsOf    uint64
+	Entries []ObservedEntry
+	MACs    []LocalMAC
+	IPs     []LocalIP
+}
+
+// ObservedEntry is one kernel entry.
+type ObservedEntry struct {
+	Key   EntryKey
+	Entry Entry
+	Ours  bool // made by this daemon, in this life or an earlier one (A5)
+}
+
+// Applied reports a batch of kernel ops: those not in Failed were acknowledged.
+type Applied struct {
+	Batch  uint64
+	Failed []OpError
+}
+
+// OpError is one kernel op that was refused.
+type OpError struct {
+	Op  KernelOp
+	Err error
+	// Foreign says that an entry that is not ours stands in the way and was left alone.
+	Foreign bool
+}
+
+// ReadBackDone says that a read-back which Output.ReadBack asked for is over; its Observed facts came before, as far as
+// it succeeded.
+type ReadBackDone struct{}
+
+// Tampered says that someone else changed or removed these entries of ours. They are written again.
+type Tampered struct{ Keys []EntryKey }
+
+// Synced says that the adapter has reported all there was when it started: local hosts and observed entries.
+type Synced struct{}
+
+// Configure replaces the core's configuration.
+type Configure struct{ Config }
+
+func (PeerUp) event()         {}
+func (PeerDown) event()       {}
+func (EndOfRIB) event()       {}
+func (*Update) event()        {}
+func (AttachmentUp) event()   {}
+func (AttachmentDown) event() {}
+func (LocalMAC) event()       {}
+func (LocalIP) event()        {}
+func (Observed) event()       {}
+func (Applied) event()        {}
+func (ReadBackDone) event()   {}
+func (Tampered) event()       {}
+func (Synced) event()         {}
+func (Configure) event()      {}

@@ -1,0 +1,127 @@
+package evpn
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Table says which kernel table an entry is in.
+type Table uint8
+
+// The tables we write. The order is the order in which entries are added; they are removed in the opposite order.
+const (
+	TableVTEP     Table = iota + 1 // FDB nexthop and its one-member group: one pair per remote VTEP, shared by all VNIs (A3)
+	TableFlood                     // all-zero MAC of the VXLAN device, one dst per VTEP (FW-01)
+	TableFDB                       // remote MAC: bridge → VXLAN port, and VXLAN device → VTEP (FW-02)
+	TableNeighbor                  // remote IP → MAC on the bridge (FW-03)
+)
+
+func (t Table) String() string {
+	switch t {
+	case TableVTEP:
+		return "vtep"
+	case TableFlood:
+		return "flood"
+	case TableFDB:
+		return "fdb"
+	case TableNeighbor:
+		return "neighbor"
+	default:
+		return fmt.Sprintf("table %d", uint8(t))
+	}
+}
+
+// EntryKey names one kernel entry. Fields that a table does not use are zero.
+type EntryKey struct {
+	Table Table
+	VNI   VNI        // all but TableVTEP
+	MAC   MAC        // TableFDB
+	Addr  netip.Addr // TableVTEP and TableFlood: the VTEP; TableNeighbor: the host's IP
+}
+
+func (k EntryKey) String() string {
+	switch k.Table {
+	case TableVTEP:
+		return fmt.Sprintf("vtep %s", k.Addr)
+	case TableFDB:
+		return fmt.Sprintf("fdb vni %d mac %s", k.VNI, k.MAC)
+	default:
+		return fmt.Sprintf("%s vni %d %s", k.Table, k.VNI, k.Addr)
+	}
+}
+
+// Entry is what a kernel entry says beside its key; comparable. TableVTEP and TableFlood entries say nothing more.
+type Entry struct {
+	VTEP   netip.Addr // TableFDB: the VTEP the MAC is behind
+	MAC    MAC        // TableNeighbor: the host's MAC
+	Sticky bool       // TableFDB: local frames must not move it (RFC 7432 §15.2)
+	Router bool       // TableNeighbor: the host is an IPv6 router
+}
+
+// KernelOp makes one kernel entry so, or absent. Idempotent: an entry already there, or already gone, is success.
+type KernelOp struct {
+	Key   EntryKey
+	Entry Entry
+	Del   bool
+	// Replace allows to overwrite what the core knows to be there: an entry of ours, or one the bridge learned from a
+	// local frame. Without it an existing entry that is not ours is an error with Foreign set. A delete never removes
+	// an entry that is not ours.
+	Replace bool
+}
+
+// KernelBatch is a run of ops that are to be applied in order. Seq counts up by one from 1.
+type KernelBatch struct {
+	Seq uint64
+	Ops []KernelOp
+}
+
+// RouteOp announces or withdraws one of our own routes. Attrs is nil in a withdraw, shared and immutable otherwise.
+type RouteOp struct {
+	Withdraw bool
+	Route    Route
+	Attrs    *Attrs
+}
+
+// NoteKind classifies what the core has to tell the operator.
+type NoteKind uint8
+
+// Notes.
+const (
+	NoteVNIUp NoteKind = iota + 1
+	NoteVNIDown
+	NoteVNIFault   // a device fault, or two devices for one VNI
+	NoteMACMoved   // a MAC changed its owner
+	NoteStickyMAC  // a MAC that is sticky elsewhere was seen here (MM-10)
+	NoteRefused    // a received route gives no forwarding state; Reason says why
+	NoteForeign    // an entry that is not ours stands where we want ours
+	NoteKernel     // the kernel refused a write; it will be tried again
+	NoteDrift      // the kernel did not hold what it had acknowledged; repaired
+	NoteReaped     // entries of an earlier life that nobody announced any more were removed
+	NotePeerRoutes // what happened to the routes of a peer that went away
+)
+
+// Note is one thing that happened and that an operator may look for. The loop logs and counts notes.
+type Note struct {
+	Kind   NoteKind
+	VNI    VNI
+	MAC    MAC
+	IP     netip.Addr
+	VTEP   netip.Addr
+	Peer   netip.Addr
+	Count  int
+	Reason string
+}
+
+// Output is what Flush wants done.
+type Output struct {
+	Kernel   KernelBatch // empty Ops: nothing to write
+	Routes   []RouteOp
+	Notes    []Note
+	ReadBack []VNI // read these VNIs back once Kernel is written; 0 is the table of VTEPs
+	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced (A8).
+	RDNumbers  map[VNI]uint16
+	ImportRTs  []RT      // when not nil: the route targets that peers with RT constraint should send (RFC 4684)
+	ReleaseEoR bool      // all local routes are announced: End-of-RIB may go out (GR-04)
+	Wake       time.Time // when Flush next has something to say by itself; zero: never
+}
