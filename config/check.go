@@ -1,0 +1,187 @@
+package config
+
+import (
+	"net/netip"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// Defaults of the reference configuration.
+const (
+	defaultPort     = 179
+	defaultStateDir = "/var/lib/evpnd"
+	defaultSocket   = "/run/evpnd/evpnd.sock"
+	defaultLevel    = "info"
+	defaultFormat   = "text"
+)
+
+// checker compares the values with each other and fills in the defaults.
+type checker struct {
+	*collector
+	main *source
+}
+
+func (c *checker) config(r *raw) *Config {
+	cfg := &Config{
+		ASN:           r.asn.value,
+		VTEP:          r.vtep.value,
+		VTEPInterface: r.vtepInterface.value,
+		RT:            r.routeTargets.or(evpn.RTAuto),
+		AutoVNIs:      r.autoVNIs.or(true),
+		ManageDevices: r.manageDevices.or(false),
+		FlushOnExit:   r.flushOnExit.or(false),
+		StateDir:      r.stateDir.or(defaultStateDir),
+		API:           API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},
+		Log:           Log{r.log.level.or(defaultLevel), r.log.format.or(defaultFormat)},
+	}
+	c.identity(r)
+	cfg.RouterID = routerID(r.routerID.value, cfg.VTEP)
+	cfg.Listen = c.listen(r)
+	own := c.own(r)
+	cfg.Peers = c.peers(r.peers, own, r.asn)
+	cfg.DynamicPeers = c.dynamicPeers(r.dynamicPeers, r.asn)
+	cfg.VNIs = c.vnis(r.vnis, cfg)
+	c.dialect(r)
+	return cfg
+}
+
+// top is where a fault of the configuration as a whole is shown.
+func (c *checker) top() place { return place{c.main, 1, 1} }
+
+// identity checks who we are: AS, VTEP and router id.
+func (c *checker) identity(r *raw) {
+	if !r.asn.given() {
+		c.report(c.top(), "asn is missing: want our AS number")
+	}
+	switch {
+	case r.vtep.given() && r.vtepInterface.given():
+		c.report(r.vtepInterface.at, "vtep is set at %s too: want vtep or vtep-interface, not both", r.vtep.at)
+	case !r.vtep.given() && !r.vtepInterface.given():
+		c.report(c.top(), "vtep is missing: want our tunnel address, or vtep-interface to take it from")
+	case r.vtep.valid && r.vtep.value.Is6() && !r.routerID.given():
+		c.report(r.vtep.at, "an IPv6 vtep gives no router id: want router-id too")
+	}
+}
+
+// routerID is the one given, else an IPv4 VTEP address, else the zero Addr.
+func routerID(given, vtep netip.Addr) netip.Addr {
+	if !given.IsValid() && vtep.Is4() {
+		return vtep
+	}
+	return given
+}
+
+func (c *checker) listen(r *raw) Listen {
+	l := Listen{
+		Enabled: r.listen.enabled.or(r.listen.at.src != nil || len(r.dynamicPeers) > 0),
+		Port:    r.listen.port.or(defaultPort),
+	}
+	seen := firsts[netip.Addr]{}
+	for _, a := range r.listen.addresses {
+		if first, again := seen.again(a); again {
+			c.report(a.at, "addresses: %s is listed already at %s", a.value, first)
+		}
+		l.Addresses = append(l.Addresses, a.value)
+	}
+	forbidden := r.listen.enabled.valid && !r.listen.enabled.value
+	for _, p := range r.peers {
+		if p.passive.value && forbidden {
+			c.report(p.passive.at, "passive: nothing would listen for this peer, listen is false at %s", r.listen.enabled.at)
+		}
+		if p.passive.value && !r.listen.enabled.given() {
+			l.Enabled = true
+		}
+	}
+	for _, p := range r.dynamicPeers {
+		if forbidden {
+			c.report(p.at, "dynamic-peers: nothing would listen for them, listen is false at %s", r.listen.enabled.at)
+		}
+	}
+	return l
+}
+
+// vnis checks the VNIs; every one must have an RD of its own (RD-01).
+func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
+	vnis := make(map[evpn.VNI]VNI, len(raws))
+	seen := firsts[evpn.VNI]{}
+	rds := firsts[evpn.RD]{}
+	for _, r := range raws {
+		if first, again := seen.again(r.vni); again {
+			c.report(r.vni.at, "VNI %d is already configured at %s", r.vni.value, first)
+			continue
+		}
+		if first, again := rds.again(r.rd); again {
+			c.report(r.rd.at, "rd: %s is that of another VNI already, at %s", r.rd.value, first)
+		}
+		v := VNI{
+			Off:           r.off.value,
+			RD:            r.rd.value,
+			Import:        unique(c, "import", r.imports),
+			Export:        unique(c, "export", r.exports),
+			StrictTag:     r.strictTag.value,
+			NeighSuppress: optional(r.neighSuppress),
+			Manage:        optional(r.manage),
+		}
+		vnis[r.vni.value] = v
+		if r.vni.valid && !v.Off && !(r.imports.given() && r.exports.given()) {
+			c.derivable(r.vni, cfg)
+		}
+	}
+	return vnis
+}
+
+// derivable checks that a VNI has a route target in the form as4; the other forms do not depend on the VNI.
+func (c *checker) derivable(vni field[evpn.VNI], cfg *Config) {
+	if cfg.RT != evpn.RTAS4 {
+		return
+	}
+	if _, _, err := evpn.DeriveRTs(cfg.RT, cfg.ASN, vni.value); err != nil {
+		c.report(vni.at, "%v: want both import and export, or another dialect", err)
+	}
+}
+
+// dialect reports a dialect that has no route targets for our AS, whatever the VNI.
+func (c *checker) dialect(r *raw) {
+	if r.routeTargets.value == evpn.RTRFC8365 && r.asn.value > 65535 {
+		c.report(r.routeTargets.at, "route-targets: RFC 8365 derives none from a 4-octet AS such as %d: want auto, frr or as4", r.asn.value)
+	}
+}
+
+// unique returns the values of a list, nil when it is not there; nothing may be in it twice, and it may not be empty.
+func unique[T interface {
+	comparable
+	String() string
+}](c *checker, key string, list rawList[T]) []T {
+	if list.given() && len(list.items) == 0 {
+		c.report(list.at, "%s is empty: want at least one route target, or leave the key out", key)
+	}
+	var values []T
+	seen := firsts[T]{}
+	for _, item := range list.items {
+		if first, again := seen.again(item); again {
+			c.report(item.at, "%s: %s is listed already at %s", key, item.value, first)
+		}
+		values = append(values, item.value)
+	}
+	return values
+}
+
+// firsts remembers where each value stood first.
+type firsts[T comparable] map[T]place
+
+// again returns where the value of f stood before; false when nowhere, or when it is bad.
+func (m firsts[T]) again(f field[T]) (place, bool) {
+	first, known := m[f.value]
+	if f.valid && !known {
+		m[f.value] = f.at
+	}
+	return first, known && f.valid
+}
+
+// optional returns a pointer to the value, nil when the key is absent.
+func optional[T any](f field[T]) *T {
+	if !f.valid {
+		return nil
+	}
+	return &f.value
+}

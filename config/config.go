@@ -1,0 +1,141 @@
+// Package config turns the YAML file of evpnd and its drop-ins into checked values. Files in, a value or all of their
+// faults out, each with line, column and the lines before it; nothing else of the daemon is touched.
+//
+// A file goes through three steps: the decoder (decode.go) walks its syntax tree and stores values by the key tables of
+// raw.go; the readers (scalar.go) refuse what can never be right; the checker (check.go, check_peer.go) compares values
+// with each other and fills in defaults. None of them stops at a fault.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// Config is a checked configuration: every value is in range and every default filled in.
+type Config struct {
+	ASN           uint32     // 1 to 4294967295
+	RouterID      netip.Addr // IPv4; default: the VTEP address; the zero Addr when VTEPInterface is to be asked for it
+	VTEP          netip.Addr // our tunnel address; the zero Addr when VTEPInterface is to be asked
+	VTEPInterface string     // take the VTEP address from this device, "" when VTEP is given
+	Listen        Listen
+	Peers         []Peer
+	DynamicPeers  []DynamicPeers
+	VNIs          map[evpn.VNI]VNI
+	RT            evpn.RTDialect // for VNIs that list no route targets themselves; default auto
+	AutoVNIs      bool           // serve every VXLAN device that is a port of a bridge; default true
+	ManageDevices bool           // set nolearning, port learning off on the devices of served VNIs; default false
+	FlushOnExit   bool           // remove our kernel entries on a clean stop; default false
+	StateDir      string         // default /var/lib/evpnd
+	API           API
+	Log           Log
+}
+
+// Listen says where BGP sessions are accepted.
+type Listen struct {
+	Enabled   bool         // default: true when the file has a listen section, passive or dynamic peers
+	Port      uint16       // default 179
+	Addresses []netip.Addr // empty: all; link-local ones have a zone
+}
+
+// Peer is one BGP neighbour.
+type Peer struct {
+	Address         netip.Addr // with a zone when it is link-local
+	Port            uint16     // default 179
+	ASN             uint32     // 0: any, learned from the OPEN (dynamic peers only)
+	Description     string
+	Passive         bool          // only wait for the peer to connect
+	LocalAddress    netip.Addr    // source of our connection; the zero Addr: the kernel chooses
+	Interface       string        // bind the connection to this device; "": none
+	Multihop        uint8         // eBGP only: TTL of our packets, 2 to 255; 0: directly connected (TTL 1). iBGP: 0 is 64
+	TTLSecurity     uint8         // GTSM: hops the peer may be away, 1 to 254; 0: off (SE-01). Excludes Multihop
+	Password        string        // TCP MD5 key of 1 to 80 octets, read from password-file; "": none (SE-02)
+	HoldTime        time.Duration // 0 (never expires) or 3 s to 65535 s; default 90 s
+	Keepalive       time.Duration // 1 s to less than HoldTime; default a third of it; 0 when HoldTime is 0
+	ConnectRetry    time.Duration // longest pause between attempts to connect, 100 ms to 1 h; default 5 s
+	GracefulRestart time.Duration // restart time we announce, 0 (capability not sent) to 4095 s; default 120 s
+	RTConstraint    bool          // negotiate RFC 4684; default false
+	NeedEncap       bool          // refuse this peer's routes without an encapsulation community (EN-03); default false
+	MaxRoutes       int           // Cease 6/1 above it; 0: no limit (SE-04)
+}
+
+// DynamicPeers accepts sessions from every address of Prefix. Such peers are always passive; the fields of Template that
+// name one peer or are for dialling it (Address, Port, ConnectRetry) are zero.
+type DynamicPeers struct {
+	Prefix   netip.Prefix
+	Limit    int // most sessions at a time, 1 to 65535; default 100
+	Template Peer
+}
+
+// VNI is what the file says about one VNI; the zero value means all defaults. Import and Export are never empty without
+// being nil, and no two VNIs have the same RD.
+type VNI struct {
+	Off           bool
+	RD            evpn.RD          // zero: VTEP:n
+	Import        []evpn.RTPattern // nil: by dialect
+	Export        []evpn.RT        // nil: by dialect
+	StrictTag     bool             // ET-04; default false
+	NeighSuppress *bool            // set neigh_suppress on the VXLAN port; nil: leave it as it is
+	Manage        *bool            // nil: ManageDevices
+}
+
+// API is the gRPC socket.
+type API struct {
+	Socket  string // default /run/evpnd/evpnd.sock
+	Group   string // group owning the socket; "": the daemon's
+	Metrics string // host:port of the HTTP listener for /metrics, /healthz, /readyz; "": none
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string // error, warn, info, debug; default info
+	Format string // text, json; default text
+}
+
+// SetVTEP takes over the address that VTEPInterface turned out to have: as VTEP, and as RouterID when the file gives none.
+// An address that is no VTEP's or is a peer's, or that leaves us without a router id, is an error and changes nothing.
+func (c *Config) SetVTEP(addr netip.Addr) error {
+	next := *c
+	next.VTEP, next.RouterID = addr, routerID(c.RouterID, addr)
+	if err := next.checkVTEP(); err != nil {
+		return fmt.Errorf("take the vtep from interface %s: %w", c.VTEPInterface, err)
+	}
+	*c = next
+	return nil
+}
+
+func (c *Config) checkVTEP() error {
+	switch {
+	case !c.VTEP.IsValid():
+		return errors.New("it has no address")
+	case !c.RouterID.IsValid():
+		return fmt.Errorf("IPv6 address %s gives no router id: want router-id too", c.VTEP)
+	case slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Address == c.VTEP }):
+		return fmt.Errorf("%s is the address of a peer", c.VTEP)
+	}
+	return checkVTEP(c.VTEP)
+}
+
+// Core returns the part of the configuration that the core decides by. RDNumbers and ReapAfter are left zero; what is
+// said of single peers comes to the core with their sessions.
+func (c *Config) Core() evpn.Config {
+	core := evpn.Config{
+		ASN:      c.ASN,
+		RouterID: c.RouterID,
+		VTEP:     c.VTEP,
+		Dialect:  c.RT,
+		Default:  evpn.VNIPolicy{Off: !c.AutoVNIs},
+		VNIs:     make(map[evpn.VNI]evpn.VNIPolicy, len(c.VNIs)),
+	}
+	for n, v := range c.VNIs {
+		core.VNIs[n] = evpn.VNIPolicy{Off: v.Off, RD: v.RD, Import: v.Import, Export: v.Export, StrictTag: v.StrictTag}
+	}
+	for _, p := range c.Peers {
+		core.Peers = append(core.Peers, p.Address)
+	}
+	return core
+}

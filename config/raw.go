@@ -1,0 +1,240 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// raw is what the files say, all of them together: each value is right by itself, nothing is checked against anything
+// else and no default is filled in. The keys methods are the one list of what a file may say.
+type raw struct {
+	asn           field[uint32]
+	routerID      field[netip.Addr]
+	vtep          field[netip.Addr]
+	vtepInterface field[string]
+	listen        rawListen
+	peers         []*rawPeer
+	dynamicPeers  []*rawDynamicPeers
+	vnis          []*rawVNI
+	routeTargets  field[evpn.RTDialect]
+	autoVNIs      field[bool]
+	manageDevices field[bool]
+	flushOnExit   field[bool]
+	stateDir      field[string]
+	api           rawAPI
+	log           rawLog
+}
+
+func (r *raw) keys() fields {
+	return fields{
+		"asn":            scalar(&r.asn, readAS),
+		"router-id":      scalar(&r.routerID, readRouterID),
+		"vtep":           scalar(&r.vtep, readVTEP),
+		"vtep-interface": scalar(&r.vtepInterface, readInterface),
+		"listen":         r.listen.set,
+		"peers":          list(r.addPeer),
+		"dynamic-peers":  list(r.addDynamicPeers),
+		"vnis":           r.addVNIs,
+		"route-targets":  scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
+		"auto-vnis":      scalar(&r.autoVNIs, readBool),
+		"manage-devices": scalar(&r.manageDevices, readBool),
+		"flush-on-exit":  scalar(&r.flushOnExit, readBool),
+		"state-dir":      scalar(&r.stateDir, readAbsolutePath),
+		"api":            section(r.api.keys()),
+		"log":            section(r.log.keys()),
+	}
+}
+
+func (r *raw) addPeer(d *decoder, key string, n ast.Node) {
+	p := &rawPeer{rawSession: rawSession{at: placeOf(d.src, n)}}
+	if d.mapping(key, n, p.keys()) {
+		r.peers = append(r.peers, p)
+	}
+}
+
+func (r *raw) addDynamicPeers(d *decoder, key string, n ast.Node) {
+	p := &rawDynamicPeers{rawSession: rawSession{at: placeOf(d.src, n)}}
+	if d.mapping(key, n, p.keys()) {
+		r.dynamicPeers = append(r.dynamicPeers, p)
+	}
+}
+
+// addVNIs decodes the map of VNIs, whose keys are values.
+func (r *raw) addVNIs(d *decoder, key string, n ast.Node) {
+	switch n := n.(type) {
+	case *ast.NullNode:
+	case *ast.MappingNode:
+		for _, entry := range n.Values {
+			v := &rawVNI{vni: readScalar(d, "VNI", entry.Key, readVNI)}
+			r.vnis = append(r.vnis, v)
+			section(v.keys())(d, "VNI "+entry.Key.GetToken().Value, entry.Value)
+		}
+	default:
+		d.wrongKind(key, n, "keys with values: the VNIs, each with its settings")
+	}
+}
+
+type rawListen struct {
+	at        place
+	enabled   field[bool]
+	port      field[uint16]
+	addresses []field[netip.Addr]
+}
+
+// set decodes listen, which is a mapping or, in short, true or false.
+func (r *rawListen) set(d *decoder, key string, n ast.Node) {
+	if _, ok := n.(*ast.MappingNode); !ok {
+		scalar(&r.enabled, readBool)(d, key, n)
+		return
+	}
+	if r.at.src == nil {
+		r.at = placeOf(d.src, n)
+	}
+	d.mapping(key, n, r.keys())
+}
+
+func (r *rawListen) keys() fields {
+	return fields{
+		"enabled":   scalar(&r.enabled, readBool),
+		"port":      scalar(&r.port, readPort),
+		"addresses": scalars(&r.addresses, readListenAddress),
+	}
+}
+
+// rawSession is what peers and dynamic peers have in common.
+type rawSession struct {
+	at              place
+	asn             field[peerAS]
+	description     field[string]
+	localAddress    field[netip.Addr]
+	iface           field[string]
+	multihop        field[uint8]
+	ttlSecurity     field[uint8]
+	passwordFile    field[string]
+	holdTime        field[time.Duration]
+	keepalive       field[time.Duration]
+	gracefulRestart field[time.Duration]
+	rtConstraint    field[bool]
+	needEncap       field[bool]
+	maxRoutes       field[int]
+}
+
+func (r *rawSession) keys() fields {
+	return fields{
+		"description":        scalar(&r.description, readText),
+		"local-address":      scalar(&r.localAddress, readUnicast),
+		"interface":          scalar(&r.iface, readInterface),
+		"multihop":           scalar(&r.multihop, readMultihop),
+		"ttl-security":       scalar(&r.ttlSecurity, number[uint8](0, 254)),
+		"password-file":      scalar(&r.passwordFile, readText),
+		"hold-time":          scalar(&r.holdTime, readHoldTime),
+		"keepalive":          scalar(&r.keepalive, seconds(0, maxHoldTime)),
+		"graceful-restart":   scalar(&r.gracefulRestart, seconds(0, maxGracefulRestart)),
+		"rt-constraint":      scalar(&r.rtConstraint, readBool),
+		"need-encapsulation": scalar(&r.needEncap, readBool),
+		"max-routes":         scalar(&r.maxRoutes, number[int](0, maxMaxRoutes)),
+	}
+}
+
+type rawPeer struct {
+	rawSession
+	address      field[netip.Addr]
+	port         field[uint16]
+	passive      field[bool]
+	connectRetry field[time.Duration]
+}
+
+func (r *rawPeer) keys() fields {
+	keys := r.rawSession.keys()
+	keys["address"] = scalar(&r.address, readUnicast)
+	keys["asn"] = scalar(&r.asn, readPeerAS("internal"))
+	keys["port"] = scalar(&r.port, readPort)
+	keys["passive"] = scalar(&r.passive, readBool)
+	keys["connect-retry"] = scalar(&r.connectRetry, readConnectRetry)
+	return keys
+}
+
+type rawDynamicPeers struct {
+	rawSession
+	prefix field[netip.Prefix]
+	limit  field[int]
+}
+
+func (r *rawDynamicPeers) keys() fields {
+	keys := r.rawSession.keys()
+	keys["prefix"] = scalar(&r.prefix, readPrefix)
+	keys["asn"] = scalar(&r.asn, readPeerAS("internal", "any"))
+	keys["limit"] = scalar(&r.limit, number[int](1, maxDynamicPeers))
+	for _, key := range []string{"port", "passive", "connect-retry"} {
+		keys[key] = refuse("dynamic peers are always passive: leave the key out")
+	}
+	return keys
+}
+
+type rawVNI struct {
+	vni           field[evpn.VNI]
+	off           field[bool]
+	rd            field[evpn.RD]
+	imports       rawList[evpn.RTPattern]
+	exports       rawList[evpn.RT]
+	strictTag     field[bool]
+	neighSuppress field[bool]
+	manage        field[bool]
+}
+
+func (r *rawVNI) keys() fields {
+	return fields{
+		"off":            scalar(&r.off, readBool),
+		"rd":             scalar(&r.rd, readRD),
+		"import":         r.imports.setter(evpn.ParseRTPattern),
+		"export":         r.exports.setter(evpn.ParseRT),
+		"strict-tag":     scalar(&r.strictTag, readBool),
+		"neigh-suppress": scalar(&r.neighSuppress, readBool),
+		"manage":         scalar(&r.manage, readBool),
+	}
+}
+
+// rawList is a list for which being empty differs from not being there.
+type rawList[T any] struct {
+	at    place
+	items []field[T]
+}
+
+func (r *rawList[T]) setter(read reader[T]) setter {
+	return func(d *decoder, key string, n ast.Node) {
+		r.at = placeOf(d.src, n)
+		scalars(&r.items, read)(d, key, n)
+	}
+}
+
+func (r *rawList[T]) given() bool { return r.at.src != nil }
+
+type rawAPI struct {
+	socket  field[string]
+	group   field[string]
+	metrics field[string]
+}
+
+func (r *rawAPI) keys() fields {
+	return fields{
+		"socket":  scalar(&r.socket, readSocketPath),
+		"group":   scalar(&r.group, readText),
+		"metrics": scalar(&r.metrics, readHostPort),
+	}
+}
+
+type rawLog struct {
+	level  field[string]
+	format field[string]
+}
+
+func (r *rawLog) keys() fields {
+	return fields{
+		"level":  scalar(&r.level, oneOf("error", "warn", "info", "debug")),
+		"format": scalar(&r.format, oneOf("text", "json")),
+	}
+}
