@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"strings"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// maxMessage leaves room for the tables that come in one message: a hundred thousand VTEPs of VNIs are 10 MB.
+const maxMessage = 64 << 20
+
+// call runs fn on a connection to the daemon, with the deadline of --timeout.
+func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientConn) error) error {
+	path, err := socketPath(c.target)
+	if err != nil {
+		return err
+	}
+	// gRPC reports a failed dial as text only; the error itself tells "no permission" from "not there".
+	var dialErr atomic.Pointer[error]
+	conn, err := grpc.NewClient("passthrough:///evpnd",
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+			if err != nil {
+				dialErr.Store(&err)
+			}
+			return conn, err
+		}))
+	if err != nil {
+		return fmt.Errorf("use target %q: %w", c.target, err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	err = fn(ctx, conn)
+	if cause := dialErr.Load(); cause != nil && status.Code(err) == codes.Unavailable {
+		return unreachable(*cause)
+	}
+	return err
+}
+
+func unreachable(cause error) error {
+	if errors.Is(cause, fs.ErrPermission) {
+		return &failure{codes.PermissionDenied, exitPermission, fmt.Errorf("no permission to reach evpnd: %w", cause)}
+	}
+	return &failure{codes.Unavailable, exitUnreachable, fmt.Errorf("evpnd is not reachable: %w", cause)}
+}
+
+// socketPath accepts unix:///path, unix:path and a bare path. The daemon serves nothing but UNIX sockets.
+func socketPath(target string) (string, error) {
+	path := strings.TrimPrefix(strings.TrimPrefix(target, "unix:"), "//")
+	if path == "" || path == target && !strings.Contains(target, "/") {
+		return "", fmt.Errorf("target %q: want unix:///path/of/socket", target)
+	}
+	return path, nil
+}
+
+// receive hands each message of a stream to take.
+func receive[M any](stream grpc.ServerStreamingClient[M], err error, take func(*M)) error {
+	if err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		take(m)
+	}
+}

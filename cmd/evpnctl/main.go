@@ -1,0 +1,102 @@
+// Command evpnctl shows what evpnd knows and tells it what to do, over the daemon's gRPC socket. One subcommand is one
+// question, answered as a table, or as JSON with the keys of api/evpn/v1.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const defaultTarget = "unix:///run/evpnd/evpnd.sock"
+
+// version is set by the linker; see the Makefile.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main with its surroundings as arguments; it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := &cli{out: stdout, target: defaultTarget, format: formatTable}
+	if t := os.Getenv("EVPND_TARGET"); t != "" {
+		c.target = t
+	}
+	root := c.rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		return c.report(stderr, err)
+	}
+	return exitOK
+}
+
+// cli holds the flags that every subcommand shares.
+type cli struct {
+	out       io.Writer
+	target    string
+	format    format
+	noHeaders bool
+	timeout   time.Duration
+}
+
+func (c *cli) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "evpnctl",
+		Short: "Show what evpnd knows, and tell it what to do",
+		Long: `Show what evpnd knows, and tell it what to do.
+
+Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 no such VNI, MAC, IP or peer, 4 evpnd is not reachable,
+5 no permission to use its socket. The subcommand health has its own.`,
+		Example: `  evpnctl show summary
+  evpnctl show mac 100 -o json
+  evpnctl show evpn arp-cache vni all        # FRR's word order works too`,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          wantSubcommand,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.target, "target", c.target, "`socket` of the daemon; default from EVPND_TARGET")
+	flags.VarP(&c.format, "output", "o", "table, wide, json, jsonl or yaml")
+	flags.BoolFuncP("json", "j", "short for -o json", func(string) error { return c.format.Set("json") })
+	flags.BoolVar(&c.noHeaders, "no-headers", false, "only the rows of a table")
+	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "longest wait for an answer")
+	mustComplete(root, "output", formats)
+	root.AddCommand(c.showCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(),
+		c.versionCommand())
+	return root
+}
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of evpnctl; the daemon's is in show status",
+		Example: "  evpnctl version",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return c.print("evpnctl %s\n", clientVersion())
+		},
+	}
+}
+
+// clientVersion falls back on what the Go toolchain recorded when the linker was told nothing.
+func clientVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+)
+
+func (c *cli) vniCommand() *cobra.Command {
+	type item = *evpnv1.VNI
+	t := table[item]{
+		columns: []column[item]{
+			number("VNI", item.GetVni),
+			text("STATE", item.GetState),
+			text("DEVICE", item.GetDevice),
+			text("BRIDGE", item.GetBridge),
+			optional("VLAN", item.GetVlan),
+			number("VTEPS", item.GetVteps),
+			text("MACS(L/R)", func(v item) string { return pair(v.MacsLocal, v.MacsRemote) }),
+			text("IPS(L/R)", func(v item) string { return pair(v.NeighborsLocal, v.NeighborsRemote) }),
+			text("FAULTS", func(v item) string { return fmt.Sprint(len(v.Faults)) }),
+			elapsed("SINCE", item.GetSince).wide(),
+			text("VTEP", item.GetVtep).wide(),
+			text("RD", item.GetRd).wide(),
+			list("IMPORT", item.GetImportRts).wide(),
+			list("EXPORT", item.GetExportRts).wide(),
+		},
+		ask: func(ctx context.Context, client inspector, f *filters) ([]item, moment, error) {
+			r, err := client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{Vni: f.vni})
+			return r.GetVnis(), r.GetAsOf(), err
+		},
+		named: func(f *filters) string { return named("VNI", nonZero(f.vni)) },
+		notes: faults,
+	}
+	return tableCommand(c, &cobra.Command{
+		Use:   "vni [VNI]",
+		Short: "VNIs, their devices, and what is wrong with them",
+		Long: `VNIs, their devices, and what is wrong with them.
+
+L/R counts what is local and what is remote. Faults are told below the table, in plain words.`,
+		Example: "  evpnctl show vni\n  evpnctl show vni 100 -o wide\n  evpnctl show evpn vni json",
+	}, t, "vni")
+}
+
+func pair(local, remote uint32) string { return fmt.Sprintf("%d/%d", local, remote) }
+
+func faults(vnis []*evpnv1.VNI) []string {
+	var lines []string
+	for _, v := range vnis {
+		for _, fault := range v.Faults {
+			lines = append(lines, fmt.Sprintf("VNI %d: %s", v.Vni, fault))
+		}
+	}
+	if len(lines) > 0 {
+		lines = append([]string{""}, lines...)
+	}
+	return lines
+}
+
+func (c *cli) vtepCommand() *cobra.Command {
+	type item = *evpnv1.VTEP
+	t := table[item]{
+		columns: []column[item]{
+			number("VNI", item.GetVni),
+			text("VTEP", item.GetVtep),
+			flag("FLOOD", item.GetFlood),
+			text("KERNEL", func(v item) string { return v.Kernel.GetState() }),
+			number("MACS", item.GetMacs),
+			elapsed("SINCE", item.GetSince),
+			text("RD", item.GetRd).wide(),
+			list("PEERS", item.GetPeers).wide(),
+			text("REASON", func(v item) string { return reason(v.Reason, v.Kernel) }).wide(),
+		},
+		ask: func(ctx context.Context, client inspector, f *filters) ([]item, moment, error) {
+			r, err := client.ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{Vni: f.vni, Vtep: f.vtep})
+			return r.GetVteps(), r.GetAsOf(), err
+		},
+		named: func(f *filters) string { return named("VTEP", f.vtep) },
+	}
+	return tableCommand(c, &cobra.Command{
+		Use:     "vtep [VNI]",
+		Short:   "Remote VTEPs of each VNI: where flooded frames go",
+		Example: "  evpnctl show vtep 100\n  evpnctl show vtep --vtep 10.255.0.2",
+	}, t, "vni", "vtep")
+}
+
+// reason prefers what the protocol says to what the kernel says.
+func reason(protocol string, kernel *evpnv1.KernelEntry) string {
+	if protocol != "" {
+		return protocol
+	}
+	return kernel.GetReason()
+}
