@@ -65,8 +65,8 @@ type KernelOp struct {
 	Entry Entry
 	Del   bool
 	// Replace allows to overwrite what the core knows to be there: an entry of ours, or one the bridge learned from a
-	// local frame. Without it an existing entry that is not ours is an error with Foreign set. A delete never removes
-	// an entry that is not ours.
+	// local frame. Without it an entry of ours is overwritten all the same, and one that is not ours is an error with
+	// Foreign set. A delete never removes an entry that is not ours.
 	Replace bool
 }
 

@@ -1,0 +1,105 @@
+package evpn
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// claim is what counts when several VTEPs say a MAC is behind them.
+type claim struct {
+	vtep   netip.Addr
+	seq    uint32
+	sticky bool
+}
+
+// beats reports whether a is preferred over b for the same MAC, and by which rule: "" when it is not.
+func (a claim) beats(b claim) string {
+	switch {
+	case a.sticky != b.sticky: // a static MAC never moves: RFC 7432 §15.2, BP-03
+		return choice(a.sticky, "sticky")
+	case a.seq != b.seq: // the last move wins: RFC 7432 §15
+		return choice(newer(a.seq, b.seq), "sequence")
+	default: // all must choose alike without talking: lowest VTEP, IPv4 before IPv6: RFC 7432 §15, MM-07
+		return choice(a.vtep.Less(b.vtep), "lowest VTEP")
+	}
+}
+
+func choice(yes bool, rule string) string {
+	if yes {
+		return rule
+	}
+	return ""
+}
+
+// newer compares sequence numbers as RFC 1982 does, so that 0 follows 4294967295 (MM-08). Numbers exactly half the
+// circle apart are ordered by size.
+func newer(a, b uint32) bool {
+	if d := a - b; d != 1<<31 {
+		return int32(d) > 0
+	}
+	return a > b
+}
+
+func (p *Path) claim() claim {
+	return claim{vtep: p.Attrs.NextHop, seq: p.Attrs.Seq, sticky: p.Attrs.Sticky}
+}
+
+// betterPath reports whether a is preferred over b. Copies of one VTEP's claim that came by several peers are told apart
+// as BGP does, with the peer's address last (BP-04, RFC 4271 §9.1.2.2).
+func betterPath(a, b *Path) bool {
+	if ca, cb := a.claim(), b.claim(); ca != cb {
+		return ca.beats(cb) != ""
+	}
+	switch {
+	case a.Attrs.LocalPref != b.Attrs.LocalPref:
+		return a.Attrs.LocalPref > b.Attrs.LocalPref
+	case a.Attrs.ASPathLen() != b.Attrs.ASPathLen():
+		return a.Attrs.ASPathLen() < b.Attrs.ASPathLen()
+	case a.Attrs.Origin != b.Attrs.Origin:
+		return a.Attrs.Origin < b.Attrs.Origin
+	case a.Key.IP != b.Key.IP: // MAC-only first: the order in which a MAC's routes arrive must not show
+		return a.Key.IP.Less(b.Key.IP)
+	case a.Key != b.Key:
+		return a.Key.compare(b.Key) < 0
+	default:
+		return a.peer.addr.Less(b.peer.addr)
+	}
+}
+
+// bestPath returns the preferred path among those that give forwarding state, nil when there is none.
+func (c *Core) bestPath(v *macVRF, paths []*Path) *Path {
+	var best *Path
+	for _, p := range paths {
+		if why := c.refuse(v, p); why != "" {
+			c.noteRefused(v, p, why)
+			continue
+		}
+		if best == nil || betterPath(p, best) {
+			best = p
+		}
+	}
+	if best != nil && len(paths) > 2 && slices.ContainsFunc(paths, func(p *Path) bool { return betterPath(p, best) && c.refuse(v, p) == "" }) {
+		return c.bestOfCircle(v, paths)
+	}
+	return best
+}
+
+// bestOfCircle chooses when the sequence numbers are spread over the whole circle, so that each is newer than some other
+// one. Then they count by size: all must choose alike, in whatever order the routes came.
+func (c *Core) bestOfCircle(v *macVRF, paths []*Path) *Path {
+	var best *Path
+	for _, p := range paths {
+		switch {
+		case c.refuse(v, p) != "":
+		case best == nil:
+			best = p
+		case p.Attrs.Sticky == best.Attrs.Sticky && p.Attrs.Seq != best.Attrs.Seq:
+			if p.Attrs.Seq > best.Attrs.Seq {
+				best = p
+			}
+		case betterPath(p, best):
+			best = p
+		}
+	}
+	return best
+}

@@ -1,0 +1,269 @@
+package evpn
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 10 ms; two in flight keep
+// the writer busy while the next is made, and everything else waits here, where it can still change its mind.
+const (
+	maxBatchOps   = 4096
+	maxInFlight   = 2
+	auditPeriod   = 10 * time.Minute
+	defaultReap   = 2 * time.Minute
+	firstRetry    = 100 * time.Millisecond
+	longestRetry  = 30 * time.Second
+	maxSharedSets = 4096 // attribute sets remembered per MAC-VRF for routes of our own
+)
+
+// Core holds the EVPN state of one VTEP and takes every decision. It does no I/O, keeps no clock and no goroutine: its
+// owner hands it facts and carries out what Flush returns. Not safe for concurrent use.
+type Core struct {
+	cfg     Config
+	started time.Time
+
+	peers map[netip.Addr]*peer
+	rib   map[RouteKey]*Path // the first of the paths with that key, one per peer
+	attrs map[*Attrs]*attrSet
+	vrfs  map[VNI]*macVRF
+	vteps map[netip.Addr]*vtep
+
+	importGen   uint32 // counts changes of route targets; attribute sets remember which one they were matched under
+	importIndex importIndex
+	rdNumbers   map[VNI]uint16
+	imports     []RT   // that ImportRTs last said
+	importsSent uint32 // importGen of that
+
+	dirtyMACs []*macEntry
+	dirtyIPs  []*ipEntry
+	pending   [TableNeighbor + 1][]holder
+	problems  map[EntryKey]*problem
+	nextRetry time.Time // no problem is to be tried again before; zero: none is to be
+	batch     uint64    // last batch handed out
+	acked     uint64    // last batch reported back
+	sent      []sentOp  // deletes, takeovers and second tries on their way
+	readBack  map[VNI]bool
+	reading   bool // a read-back is under way
+	nextAudit time.Time
+
+	synced   bool // the adapter has reported all there was
+	holding  bool // entries of an earlier life are kept although nobody wants them yet
+	released bool // ReleaseEoR went out
+	refused  map[refusal]int
+
+	routes    []RouteOp
+	notes     []Note
+	rdChanged bool
+}
+
+// New returns a core with nothing in it, which serves nothing before AttachmentUp and PeerUp say so.
+func New(cfg Config) *Core {
+	c := &Core{
+		peers:    map[netip.Addr]*peer{},
+		rib:      map[RouteKey]*Path{},
+		attrs:    map[*Attrs]*attrSet{},
+		vrfs:     map[VNI]*macVRF{},
+		vteps:    map[netip.Addr]*vtep{},
+		problems: map[EntryKey]*problem{},
+		readBack: map[VNI]bool{},
+		refused:  map[refusal]int{},
+		holding:  true,
+	}
+	c.cfg = cfg
+	c.rdNumbers = maps.Clone(cfg.RDNumbers)
+	if c.rdNumbers == nil {
+		c.rdNumbers = map[VNI]uint16{}
+	}
+	return c
+}
+
+// Handle takes in one fact. What follows from it comes out of the next Flush.
+func (c *Core) Handle(ev Event, now time.Time) {
+	if c.started.IsZero() {
+		c.started, c.nextAudit = now, now.Add(auditPeriod)
+	}
+	switch ev := ev.(type) {
+	case *Update:
+		c.update(ev, now)
+	case PeerUp:
+		c.peerUp(ev, now)
+	case PeerDown:
+		c.peerDown(ev, now)
+	case EndOfRIB:
+		c.endOfRIB(ev)
+	case AttachmentUp:
+		c.attachmentUp(ev.Attachment, now)
+	case AttachmentDown:
+		c.attachmentDown(ev.VNI)
+	case LocalMAC:
+		c.localMAC(ev, now)
+	case LocalIP:
+		c.localIP(ev, now)
+	case Observed:
+		c.observed(ev, now)
+	case Applied:
+		c.applied(ev, now)
+	case ReadBackDone:
+		c.reading = false
+	case Tampered:
+		c.tampered(ev)
+	case Synced:
+		c.synced = true
+	case Configure:
+		c.configure(ev.Config, now)
+	}
+}
+
+// Flush returns what must be done now, and when to call again if nothing happens before.
+func (c *Core) Flush(now time.Time) Output {
+	c.expire(now)
+	c.decide(now)
+	c.reap(now)
+	c.retry(now)
+	c.audit(now)
+	out := Output{
+		Kernel: c.nextBatch(),
+		Routes: c.routes,
+		Notes:  c.notes,
+		Wake:   c.wake(now),
+	}
+	c.routes, c.notes = nil, nil
+	if c.rdChanged {
+		out.RDNumbers, c.rdChanged = maps.Clone(c.rdNumbers), false
+	}
+	if c.importsSent != c.importGen {
+		rts := c.importRTs()
+		if c.importsSent == 0 || !slices.Equal(rts, c.imports) {
+			out.ImportRTs = rts
+		}
+		c.imports, c.importsSent = rts, c.importGen
+	}
+	if len(c.readBack) > 0 && !c.reading && len(out.Kernel.Ops) == 0 && c.batch == c.acked {
+		out.ReadBack = slices.Sorted(maps.Keys(c.readBack))
+		clear(c.readBack)
+		c.reading = true
+	}
+	if c.synced && !c.released {
+		out.ReleaseEoR, c.released = true, true
+	}
+	return out
+}
+
+// decide works off what changed: MACs first, since an IP follows its MAC.
+func (c *Core) decide(now time.Time) {
+	for i := 0; i < len(c.dirtyMACs); i++ {
+		m := c.dirtyMACs[i]
+		m.dirty = false
+		c.decideMAC(m, now)
+	}
+	for i := 0; i < len(c.dirtyIPs); i++ {
+		e := c.dirtyIPs[i]
+		e.dirty = false
+		c.decideIP(e)
+	}
+	clear(c.dirtyMACs)
+	clear(c.dirtyIPs)
+	c.dirtyMACs, c.dirtyIPs = c.dirtyMACs[:0], c.dirtyIPs[:0]
+}
+
+// expire drops what was retained from sessions that did not come back in time (GR-06, GR-09).
+func (c *Core) expire(now time.Time) {
+	for _, addr := range c.peerAddrs() {
+		p := c.peers[addr]
+		if !p.retainUntil.IsZero() && !now.Before(p.retainUntil) {
+			p.retainUntil = time.Time{}
+			n := c.sweep(p)
+			c.note(Note{Kind: NotePeerRoutes, Peer: addr, Count: n, Reason: "stale routes dropped: restart time is over"})
+		}
+		if !p.up && p.first == nil {
+			delete(c.peers, addr)
+		}
+	}
+}
+
+// reap lets go of what an earlier life left in the kernel once every expected peer has said all it knows, or has had its
+// time.
+func (c *Core) reap(now time.Time) {
+	if !c.holding || !c.synced || (now.Before(c.reapAt()) && !c.heardAll()) {
+		return
+	}
+	c.holding = false
+	left := func(h holder) bool { return h.slot().adopted }
+	stale := c.held(nil, left)
+	for _, v := range c.vrfsInOrder() {
+		stale = append(stale, c.held(v, left)...)
+	}
+	for _, h := range stale {
+		h.slot().adopted = false
+		c.want(h, h.slot().want)
+	}
+	if len(stale) > 0 {
+		c.note(Note{Kind: NoteReaped, Count: len(stale), Reason: "no peer announces them any more"})
+	}
+}
+
+func (c *Core) reapAt() time.Time { return c.started.Add(cmp.Or(c.cfg.ReapAfter, defaultReap)) }
+
+// heardAll reports whether all configured peers have sent their End-of-RIB. Without configured peers only time tells.
+func (c *Core) heardAll() bool {
+	for _, addr := range c.cfg.Peers {
+		if p := c.peers[addr]; p == nil || !p.eor {
+			return false
+		}
+	}
+	return len(c.cfg.Peers) > 0
+}
+
+// audit asks for a read-back of everything once per period, so that nothing in the kernel stays wrong for longer.
+func (c *Core) audit(now time.Time) {
+	if now.Before(c.nextAudit) || !c.synced {
+		return
+	}
+	c.nextAudit = now.Add(auditPeriod)
+	c.readBack[0] = true
+	for vni, v := range c.vrfs {
+		if v.at != nil {
+			c.readBack[vni] = true
+		}
+	}
+}
+
+// wake is the earliest time at which Flush has something to do by itself.
+func (c *Core) wake(now time.Time) time.Time {
+	if c.batch-c.acked < maxInFlight && slices.ContainsFunc(c.pending[:], func(q []holder) bool { return len(q) > 0 }) {
+		return now
+	}
+	next := c.nextRetry
+	soonest := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if c.synced {
+		soonest(c.nextAudit)
+		if c.holding {
+			soonest(c.reapAt())
+		}
+	}
+	for _, p := range c.peers {
+		soonest(p.retainUntil)
+	}
+	return next
+}
+
+func (c *Core) note(n Note) { c.notes = append(c.notes, n) }
+
+// vrfsInOrder returns the MAC-VRFs by VNI, for work that must come out in a fixed order.
+func (c *Core) vrfsInOrder() []*macVRF {
+	vrfs := slices.Collect(maps.Values(c.vrfs))
+	slices.SortFunc(vrfs, func(a, b *macVRF) int { return cmp.Compare(a.vni, b.vni) })
+	return vrfs
+}
+
+func (c *Core) peerAddrs() []netip.Addr {
+	return slices.SortedFunc(maps.Keys(c.peers), netip.Addr.Compare)
+}

@@ -1,0 +1,313 @@
+package evpn
+
+import (
+	"cmp"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// place is what we want of, or believe about, one kernel entry; the zero place is "no entry".
+type place struct {
+	vtep   *vtep // TableFDB
+	mac    MAC   // TableNeighbor
+	there  bool
+	sticky bool // TableFDB
+	router bool // TableNeighbor
+}
+
+// slot is one kernel entry: what is wanted against what was last sent or seen (A6).
+type slot struct {
+	want, have place
+	batch      uint64 // in which have was sent; the kernel has acknowledged it when it is not above Core.acked
+	queued     bool
+	unknown    bool // the kernel may hold something else than have: a write failed, or something interfered
+	adopted    bool // left by an earlier life and not wanted yet; kept while the core is holding
+}
+
+// settled reports that the kernel holds what is wanted, as far as we know.
+func (s *slot) settled() bool { return s.want == s.have && !s.unknown }
+
+// idle reports that there is no entry, that none is wanted, and that nothing about it is on its way.
+func (s *slot) idle(c *Core) bool {
+	return s.settled() && !s.want.there && !s.queued && s.batch <= c.acked
+}
+
+// holder is what stands behind a kernel entry.
+type holder interface {
+	key() EntryKey
+	slot() *slot
+	forget(c *Core) // drop it if it says nothing any more
+}
+
+// vtep is a remote VTEP: an FDB nexthop shared by every MAC behind it, in all VNIs (A3).
+type vtep struct {
+	addr  netip.Addr
+	refs  int // places that name it, wanted or held
+	place slot
+}
+
+func (t *vtep) key() EntryKey { return EntryKey{Table: TableVTEP, Addr: t.addr} }
+func (t *vtep) slot() *slot   { return &t.place }
+func (t *vtep) forget(c *Core) {
+	if t.refs == 0 && t.place.idle(c) {
+		delete(c.vteps, t.addr)
+	}
+}
+
+func (f *floodEntry) key() EntryKey {
+	return EntryKey{Table: TableFlood, VNI: f.vrf.vni, Addr: f.vtep}
+}
+func (f *floodEntry) slot() *slot { return &f.place }
+func (f *floodEntry) forget(c *Core) {
+	if len(f.routes) == 0 && f.place.idle(c) && f.vrf.flood[f.vtep] == f {
+		delete(f.vrf.flood, f.vtep)
+	}
+}
+
+func (m *macEntry) key() EntryKey  { return EntryKey{Table: TableFDB, VNI: m.vrf.vni, MAC: m.mac} }
+func (m *macEntry) slot() *slot    { return &m.place }
+func (m *macEntry) forget(c *Core) { c.forgetMAC(m) }
+
+func (e *ipEntry) key() EntryKey  { return EntryKey{Table: TableNeighbor, VNI: e.vrf.vni, Addr: e.ip} }
+func (e *ipEntry) slot() *slot    { return &e.place }
+func (e *ipEntry) forget(c *Core) { c.forgetIP(e) }
+
+// holders walks the entries of a MAC-VRF, in no particular order.
+func (v *macVRF) holders() iter.Seq[holder] {
+	return func(yield func(holder) bool) {
+		for _, f := range v.flood {
+			if !yield(f) {
+				return
+			}
+		}
+		for _, m := range v.macs {
+			if !yield(m) {
+				return
+			}
+		}
+		for _, e := range v.ips {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Core) vtepOf(addr netip.Addr) *vtep {
+	t := c.vteps[addr]
+	if t == nil {
+		t = &vtep{addr: addr}
+		c.vteps[addr] = t
+	}
+	return t
+}
+
+// holderOf finds the entry that key names, and makes it if need be; nil when its VNI is not served.
+func (c *Core) holderOf(key EntryKey) holder {
+	if key.Table == TableVTEP {
+		return c.vtepOf(key.Addr)
+	}
+	v := c.vrfs[key.VNI]
+	if v == nil {
+		return nil
+	}
+	switch key.Table {
+	case TableFlood:
+		return v.floodTo(key.Addr)
+	case TableFDB:
+		return v.mac(key.MAC)
+	case TableNeighbor:
+		return v.ip(key.Addr)
+	}
+	return nil
+}
+
+// decideFlood wants a flood entry while an accepted IMET route names the VTEP (T3-05, T3-07).
+func (c *Core) decideFlood(f *floodEntry) {
+	f.flooded = false
+	for _, p := range f.routes {
+		if why := c.refuse(f.vrf, p); why != "" {
+			c.noteRefused(f.vrf, p, why)
+		} else {
+			f.flooded = true
+		}
+	}
+	if f.vrf.inService() {
+		c.want(f, place{there: f.flooded})
+	}
+	f.forget(c)
+}
+
+// placeOf is the FDB entry that follows a route. A static row on a local port stays in the kernel; ours would be refused.
+func (c *Core) placeOf(m *macEntry) place {
+	if m.best == nil || m.local != nil && m.local.static {
+		return place{}
+	}
+	return place{there: true, vtep: c.vtepOf(m.best.Attrs.NextHop), sticky: m.best.Attrs.Sticky}
+}
+
+// want sets what the kernel is to hold for h.
+func (c *Core) want(h holder, p place) {
+	s := h.slot()
+	if s.want != p {
+		old := s.want
+		s.want = p
+		c.refer(p.vtep, old.vtep)
+		if len(c.problems) > 0 {
+			delete(c.problems, h.key())
+		}
+	}
+	if p.there {
+		s.adopted = false
+	}
+	if !s.settled() && !s.adopted && !c.waits(h) {
+		c.enqueue(h)
+	}
+}
+
+// settle records what the kernel holds for h.
+func (c *Core) settle(h holder, p place) {
+	s := h.slot()
+	old := s.have
+	s.have, s.unknown = p, false
+	c.refer(p.vtep, old.vtep)
+}
+
+// refer moves one reference between VTEPs. A VTEP is wanted as long as anything names it.
+func (c *Core) refer(to, from *vtep) {
+	if to == from {
+		return
+	}
+	if to != nil {
+		to.refs++
+		if to.refs == 1 {
+			c.want(to, place{there: true})
+		}
+	}
+	if from != nil {
+		from.refs--
+		if from.refs == 0 {
+			c.want(from, place{})
+			from.forget(c)
+		}
+	}
+}
+
+func (c *Core) enqueue(h holder) {
+	s := h.slot()
+	if s.queued {
+		return
+	}
+	s.queued = true
+	t := h.key().Table
+	c.pending[t] = append(c.pending[t], h)
+}
+
+// nextBatch takes the next ops off the queues, in the order in which the kernel must see them: a VTEP before the MACs
+// behind it, and after them when it goes.
+func (c *Core) nextBatch() KernelBatch {
+	if c.batch-c.acked >= maxInFlight {
+		return KernelBatch{}
+	}
+	b := KernelBatch{Seq: c.batch + 1}
+	leaving := c.takeVTEPs(&b)
+	for _, t := range []Table{TableFlood, TableFDB, TableNeighbor} {
+		c.take(&b, t)
+	}
+	for _, t := range leaving { // nothing names them: what did was sent earlier, or just now
+		c.send(&b, t)
+	}
+	if len(b.Ops) == 0 {
+		return KernelBatch{}
+	}
+	c.batch = b.Seq
+	return b
+}
+
+// takeVTEPs sends the VTEPs that come and returns those that go.
+func (c *Core) takeVTEPs(b *KernelBatch) (leaving []*vtep) {
+	queue := c.pending[TableVTEP]
+	c.pending[TableVTEP] = nil
+	for _, h := range queue {
+		t := h.(*vtep)
+		switch {
+		case t.place.settled():
+			t.place.queued = false
+			t.forget(c)
+		case t.place.want.there:
+			c.send(b, t)
+		default:
+			leaving = append(leaving, t)
+		}
+	}
+	return leaving
+}
+
+// take sends what waits in the queue of one table, as far as the batch has room.
+func (c *Core) take(b *KernelBatch, t Table) {
+	queue := c.pending[t]
+	n := 0
+	for ; n < len(queue) && len(b.Ops) < maxBatchOps; n++ {
+		h := queue[n]
+		if s := h.slot(); s.settled() {
+			s.queued = false
+			h.forget(c)
+			continue
+		}
+		c.send(b, h)
+	}
+	clear(queue[:n])
+	c.pending[t] = queue[n:]
+	if n == len(queue) {
+		c.pending[t] = queue[:0]
+	}
+}
+
+// send puts h's entry into the batch and takes it for done until the kernel says otherwise.
+func (c *Core) send(b *KernelBatch, h holder) {
+	s, key := h.slot(), h.key()
+	m, isMAC := h.(*macEntry)
+	takeover := isMAC && s.want.there && m.givenUp() && m.local.batch == 0
+	b.Ops = append(b.Ops, KernelOp{
+		Key:   key,
+		Entry: s.want.entry(),
+		Del:   !s.want.there,
+		// What is not acknowledged may have failed because of an entry that is not ours (A5).
+		Replace: takeover || s.have.there && !s.unknown && s.batch <= c.acked,
+	})
+	p := c.problems[key]
+	if p != nil {
+		p.batch, p.retryAt = b.Seq, time.Time{}
+	}
+	if p != nil || takeover || !s.want.there {
+		c.sent = append(c.sent, sentOp{h, b.Seq})
+	}
+	if takeover {
+		m.local.batch = b.Seq
+	}
+	c.settle(h, s.want)
+	s.batch, s.queued = b.Seq, false
+}
+
+func (p place) entry() Entry {
+	e := Entry{MAC: p.mac, Sticky: p.sticky, Router: p.router}
+	if p.vtep != nil {
+		e.VTEP = p.vtep.addr
+	}
+	return e
+}
+
+// placeFrom is the opposite of entry.
+func (c *Core) placeFrom(e Entry) place {
+	p := place{there: true, mac: e.MAC, sticky: e.Sticky, router: e.Router}
+	if e.VTEP.IsValid() {
+		p.vtep = c.vtepOf(e.VTEP)
+	}
+	return p
+}
+
+func (k EntryKey) compare(o EntryKey) int {
+	return cmp.Or(cmp.Compare(k.Table, o.Table), cmp.Compare(k.VNI, o.VNI), slices.Compare(k.MAC[:], o.MAC[:]), k.Addr.Compare(o.Addr))
+}

@@ -1,0 +1,348 @@
+package evpn
+
+import (
+	"encoding/binary"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// macVRF is one VNI: a MAC-VRF with one bridge table (VLAN-based service, RFC 7432 §6.1).
+type macVRF struct {
+	vni   VNI
+	at    *Attachment // nil: the device is gone, and whatever still names this MAC-VRF must leave it alone
+	since int64       // when it came into service or went out of it, Unix time in ns
+	imet  bool        // our IMET route is announced
+	derived
+
+	macs  map[MAC]*macEntry
+	ips   map[netip.Addr]*ipEntry
+	flood map[netip.Addr]*floodEntry
+	sets  map[setKey]*Attrs // attributes of our own routes
+}
+
+// derived is what the configuration makes of a VNI.
+type derived struct {
+	policy    VNIPolicy
+	rd        RD
+	importRTs []RTPattern
+	exportRTs []RT
+	unfit     string // why it is not served, whatever its devices are like; "" when it may be
+}
+
+// macEntry is all that is known of one MAC.
+type macEntry struct {
+	vrf    *macVRF
+	mac    MAC
+	dirty  bool
+	routes []*Path // type 2, with or without an IP, from all VTEPs and peers
+	best   *Path   // the route that forwarding follows; nil: the MAC is local, or nobody's
+	reason string  // why it is not as the best route or the local host would have it; "" when it is
+
+	local      *localHost
+	announced  bool       // our MAC-only route is out
+	seq        uint32     // our sequence number; kept while the entry lives (MM-17)
+	announcedS uint32     // the number in our announced route
+	ips        []*ipEntry // local bindings of this MAC
+	owner      netip.Addr // the VTEP that has it, here, or the zero Addr: nobody
+	since      int64      // when the present owner became it, Unix time in ns
+	moves      uint32     // changes of owner
+	place      slot
+}
+
+// localHost says that the bridge has the MAC on a local port.
+type localHost struct {
+	port    string
+	static  bool
+	sighted bool   // seen on the port after what the remotes say was last decided: a move to us (MM-02)
+	yielded bool   // a remote route has won, or the MAC is sticky elsewhere; the port's row may still be there
+	batch   uint64 // in which our entry is on its way to the row's place; 0: none is
+}
+
+// ipEntry is all that is known of one host address.
+type ipEntry struct {
+	vrf    *macVRF
+	ip     netip.Addr
+	dirty  bool
+	routes []*Path
+	best   *Path
+	local  *binding
+	out    *announcedIP
+	place  slot
+}
+
+// binding is an IP of a local host.
+type binding struct {
+	mac    MAC
+	router bool
+	since  int64 // Unix time in ns
+}
+
+// announcedIP is our MAC/IP route as it went out.
+type announcedIP struct {
+	mac    MAC
+	seq    uint32
+	router bool
+}
+
+// floodEntry is one member of the flood list.
+type floodEntry struct {
+	vrf     *macVRF
+	vtep    netip.Addr
+	routes  []*Path // IMET routes that name it
+	flooded bool    // one of them is accepted
+	place   slot
+}
+
+func (v *macVRF) inService() bool { return v.at != nil && v.at.Usable && v.unfit == "" }
+
+func (v *macVRF) mac(mac MAC) *macEntry {
+	m := v.macs[mac]
+	if m == nil {
+		m = &macEntry{vrf: v, mac: mac}
+		v.macs[mac] = m
+	}
+	return m
+}
+
+func (v *macVRF) ip(ip netip.Addr) *ipEntry {
+	e := v.ips[ip]
+	if e == nil {
+		e = &ipEntry{vrf: v, ip: ip}
+		v.ips[ip] = e
+	}
+	return e
+}
+
+func (v *macVRF) floodTo(vtep netip.Addr) *floodEntry {
+	f := v.flood[vtep]
+	if f == nil {
+		f = &floodEntry{vrf: v, vtep: vtep}
+		v.flood[vtep] = f
+	}
+	return f
+}
+
+func (v *macVRF) macsInOrder() []*macEntry {
+	return slices.SortedFunc(maps.Values(v.macs), func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
+}
+
+func (v *macVRF) ipsInOrder() []*ipEntry {
+	return slices.SortedFunc(maps.Values(v.ips), func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+}
+
+func (v *macVRF) floodInOrder() []*floodEntry {
+	return slices.SortedFunc(maps.Values(v.flood), func(a, b *floodEntry) int { return a.vtep.Compare(b.vtep) })
+}
+
+func (c *Core) dirtyMAC(m *macEntry) {
+	if !m.dirty {
+		m.dirty = true
+		c.dirtyMACs = append(c.dirtyMACs, m)
+	}
+}
+
+func (c *Core) dirtyIP(e *ipEntry) {
+	if !e.dirty {
+		e.dirty = true
+		c.dirtyIPs = append(c.dirtyIPs, e)
+	}
+}
+
+// dirtyAll has every entry of v decided again.
+func (c *Core) dirtyAll(v *macVRF) {
+	for _, m := range v.macsInOrder() {
+		c.dirtyMAC(m)
+	}
+	for _, e := range v.ipsInOrder() {
+		c.dirtyIP(e)
+	}
+	for _, f := range v.floodInOrder() {
+		c.decideFlood(f)
+	}
+}
+
+// attachmentUp puts a VNI into service, or takes note of what changed about its devices.
+func (c *Core) attachmentUp(at Attachment, now time.Time) {
+	if at.VNI.Check() != nil {
+		return
+	}
+	v := c.vrfs[at.VNI]
+	if v == nil {
+		v = &macVRF{
+			vni: at.VNI, derived: c.derive(c.cfg, at.VNI), macs: map[MAC]*macEntry{}, ips: map[netip.Addr]*ipEntry{},
+			flood: map[netip.Addr]*floodEntry{}, sets: map[setKey]*Attrs{},
+		}
+		c.changeImports(func() { v.at, c.vrfs[v.vni] = &at, v })
+		c.serve(v, now)
+		c.noteFaults(v, nil)
+		return
+	}
+	was, inService := v.at, v.inService()
+	v.at = &at
+	switch {
+	case v.inService() != inService:
+		c.serve(v, now)
+	case at.BridgeMAC != was.BridgeMAC: // the kernel forgets all the bridge's neighbours when its MAC changes
+		c.readBack[v.vni] = true
+		c.dirtyAll(v)
+	}
+	c.noteFaults(v, was.Faults)
+}
+
+// serve announces or withdraws all there is, after the MAC-VRF came into service or went out of it. Kernel entries of a
+// MAC-VRF out of service stay as they are: a device that is down keeps them.
+func (c *Core) serve(v *macVRF, now time.Time) {
+	v.since = now.UnixNano()
+	c.advertiseIMET(v)
+	c.dirtyAll(v)
+	kind := NoteVNIDown
+	if v.inService() {
+		kind = NoteVNIUp
+		c.readBack[v.vni] = true
+	}
+	c.note(Note{Kind: kind, VNI: v.vni, Reason: v.unfit})
+}
+
+// noteFaults tells of the faults of v's devices that were not known before.
+func (c *Core) noteFaults(v *macVRF, known []string) {
+	for _, fault := range v.at.Faults {
+		if !slices.Contains(known, fault) {
+			c.note(Note{Kind: NoteVNIFault, VNI: v.vni, Reason: fault})
+		}
+	}
+}
+
+// attachmentDown takes a VNI out of service for good: the devices are gone, and the kernel's entries with them.
+func (c *Core) attachmentDown(vni VNI) {
+	v := c.vrfs[vni]
+	if v == nil {
+		return
+	}
+	c.withdrawAll(v)
+	c.changeImports(func() { delete(c.vrfs, vni) })
+	for _, h := range c.held(v, func(holder) bool { return true }) {
+		c.want(h, place{})
+		c.settle(h, place{})
+	}
+	v.at = nil
+	delete(c.readBack, vni)
+	maps.DeleteFunc(c.problems, func(k EntryKey, _ *problem) bool { return k.VNI == vni })
+	c.note(Note{Kind: NoteVNIDown, VNI: vni, Reason: "device is gone"})
+}
+
+// configure takes over a new configuration. Only what changed moves, and no session is touched (RT-07).
+func (c *Core) configure(cfg Config, now time.Time) {
+	vrfs := c.vrfsInOrder()
+	next := make([]derived, len(vrfs))
+	for i, v := range vrfs {
+		d := c.derive(cfg, v.vni)
+		if d.unfit != "" || d.rd != v.rd || cfg.VTEP != c.cfg.VTEP {
+			c.withdrawAll(v) // under the name that peers know
+		}
+		next[i] = d
+	}
+	c.changeImports(func() {
+		c.cfg = cfg
+		for i, v := range vrfs {
+			v.derived, next[i] = next[i], v.derived
+		}
+	})
+	for i, v := range vrfs {
+		was := next[i]
+		clear(v.sets)
+		if !slices.Equal(was.exportRTs, v.exportRTs) {
+			c.announceAgain(v)
+		}
+		if was.unfit != v.unfit {
+			c.serve(v, now)
+		} else {
+			c.advertiseIMET(v)
+			c.dirtyAll(v)
+		}
+		if v.policy.Off {
+			c.clear(v)
+		}
+	}
+}
+
+// clear removes our entries from the devices of a MAC-VRF that is switched off; the devices stay.
+func (c *Core) clear(v *macVRF) {
+	for _, h := range c.held(v, func(holder) bool { return true }) {
+		h.slot().adopted = false
+		c.want(h, place{})
+	}
+}
+
+// derive works out what cfg makes of a VNI.
+func (c *Core) derive(cfg Config, vni VNI) derived {
+	policy, ok := cfg.VNIs[vni]
+	if !ok {
+		policy = cfg.Default
+	}
+	d := derived{policy: policy, rd: policy.RD, importRTs: policy.Import, exportRTs: policy.Export}
+	if policy.Off {
+		d.unfit = "switched off"
+		return d
+	}
+	if d.importRTs == nil || d.exportRTs == nil {
+		imports, exports, err := DeriveRTs(cfg.Dialect, cfg.ASN, vni)
+		if err != nil {
+			d.unfit = err.Error()
+		}
+		if d.importRTs == nil {
+			d.importRTs = imports
+		}
+		if d.exportRTs == nil {
+			d.exportRTs = exports
+		}
+	}
+	// RD-02: the VTEP names us, or the BGP identifier with an IPv6-only underlay.
+	admin := cfg.VTEP
+	if !admin.Is4() {
+		admin = cfg.RouterID
+	}
+	switch {
+	case d.rd != RD{}:
+	case admin.Is4():
+		d.rd = NewRD(admin, c.rdNumber(admin, vni))
+	default:
+		d.unfit = "no route distinguisher: neither VTEP nor router id is an IPv4 address"
+	}
+	return d
+}
+
+// rdNumber is the number of a VNI in its RD: the VNI where it fits and is free, else one that is remembered, so that peers
+// see the same routes after a restart (A8, RD-02).
+func (c *Core) rdNumber(admin netip.Addr, vni VNI) uint16 {
+	if n, ok := c.rdNumbers[vni]; ok {
+		return n
+	}
+	if vni <= math.MaxUint16 && !c.rdTaken(NewRD(admin, uint16(vni)), vni) {
+		return uint16(vni)
+	}
+	n := uint16(math.MaxUint16)
+	for n > 0 && (c.rdTaken(NewRD(admin, n), vni) || c.vrfs[VNI(n)] != nil) {
+		n--
+	}
+	c.rdNumbers[vni] = n
+	c.rdChanged = true
+	return n
+}
+
+// rdTaken reports whether another VNI has the RD, by its remembered number or by configuration.
+func (c *Core) rdTaken(rd RD, vni VNI) bool {
+	for other, taken := range c.rdNumbers {
+		if other != vni && taken == binary.BigEndian.Uint16(rd[6:]) {
+			return true
+		}
+	}
+	for other, policy := range c.cfg.VNIs {
+		if other != vni && policy.RD == rd {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,310 @@
+package evpn
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// localMAC takes in a sighting of a MAC on a local port, or the end of one.
+func (c *Core) localMAC(ev LocalMAC, _ time.Time) {
+	v := c.vrfs[ev.VNI]
+	if v == nil || v.at == nil || ev.MAC.IsGroup() || ev.MAC.IsZero() || ev.MAC == v.at.BridgeMAC {
+		return
+	}
+	if ev.Gone {
+		if m := v.macs[ev.MAC]; m != nil && m.local != nil {
+			m.local = nil
+			c.dirtyMAC(m)
+		}
+		return
+	}
+	m := v.mac(ev.MAC)
+	switch h := m.local; {
+	case h == nil:
+		m.local = &localHost{port: ev.Port, static: ev.Static, sighted: true}
+	case h.port != ev.Port:
+		// From one of our ports to another is no EVPN move (MM-15), unless the MAC was elsewhere in between.
+		m.local = &localHost{port: ev.Port, static: ev.Static, sighted: h.sighted || h.yielded}
+	case h.yielded && !(h.static && ev.Static): // a row that was given up is there again
+		h.static, h.sighted, h.batch = ev.Static, true, 0
+	case h.static != ev.Static:
+		h.static = ev.Static
+	default:
+		return
+	}
+	if m.place.have.there {
+		m.place.unknown = true // the row took the place of ours
+	}
+	c.dirtyMAC(m)
+}
+
+// localMACs replaces all the local hosts of v by what a complete dump shows.
+func (c *Core) localMACs(v *macVRF, seen []LocalMAC, asOf uint64, now time.Time) {
+	there := make(map[MAC]bool, len(seen))
+	for _, ev := range seen {
+		there[ev.MAC] = true
+		if m := v.macs[ev.MAC]; m != nil && m.givenUp() && (m.local.batch == 0 || m.local.batch > asOf) {
+			continue // not seen again: the dump is older than the entry that takes the row's place
+		}
+		c.localMAC(ev, now)
+	}
+	for _, m := range v.macsInOrder() {
+		if m.local != nil && !there[m.mac] {
+			m.local = nil
+			c.dirtyMAC(m)
+		}
+	}
+}
+
+// decideMAC works out who owns a MAC, announces or withdraws it, and says where the kernel is to send its frames.
+func (c *Core) decideMAC(m *macEntry, now time.Time) {
+	v := m.vrf
+	if v.at == nil {
+		c.forgetMAC(m)
+		return
+	}
+	remote := c.bestPath(v, m.routes)
+	m.reason = ""
+	if m.local != nil {
+		c.contest(m, remote)
+	}
+	if m.isLocal() {
+		m.best = nil
+	} else {
+		m.best = remote
+	}
+	c.noteMove(m, now)
+	c.noteContenders(m)
+	c.advertiseMAC(m)
+	if v.inService() {
+		c.want(m, c.placeOf(m))
+	}
+	for _, e := range m.ips {
+		c.dirtyIP(e)
+	}
+	for _, p := range m.routes {
+		if e := v.ips[p.Key.IP]; e != nil {
+			c.dirtyIP(e)
+		}
+	}
+	c.forgetMAC(m)
+}
+
+// contest settles a MAC that is local, and perhaps remote as well: RFC 7432 §15.
+func (c *Core) contest(m *macEntry, remote *Path) {
+	h := m.local
+	sighted := h.sighted
+	h.sighted = false
+	if sighted || remote == nil && h.batch == 0 {
+		h.yielded = false
+	}
+	switch {
+	case remote == nil:
+	case remote.Attrs.Sticky:
+		// MM-10: sticky elsewhere beats whatever we see.
+		if sighted {
+			c.note(Note{Kind: NoteStickyMAC, VNI: m.vrf.vni, MAC: m.mac, VTEP: remote.Attrs.NextHop, Reason: "seen on " + h.port})
+		}
+		m.yield("sticky at " + remote.Attrs.NextHop.String())
+	case sighted:
+		// MM-02: it came to us, whatever number it had. Nothing to outbid when the remote number is the lower one.
+		if !newer(m.seq, remote.Attrs.Seq) {
+			m.seq = remote.Attrs.Seq + 1
+		}
+	case h.yielded || remote.claim().beats(c.ownClaim(m)) != "":
+		m.yield("moved to " + remote.Attrs.NextHop.String())
+	}
+}
+
+// yield gives a local MAC up to a remote VTEP (MM-06, MM-07). A row that the bridge learned is to be overwritten by our
+// entry, and counts again if the remote route goes before that is done; a static row stays, whatever happens (A5).
+func (m *macEntry) yield(why string) {
+	h := m.local
+	m.reason = why
+	if h.static {
+		m.reason += ", but a static row on " + h.port + " is not ours to remove"
+	}
+	h.yielded = true
+}
+
+// givenUp reports that the row on the local port is to be overwritten by our entry.
+func (m *macEntry) givenUp() bool { return m.local != nil && m.local.yielded && !m.local.static }
+
+// takenOver takes in what became of the write that was to take the place of the row on the local port.
+func (c *Core) takenOver(m *macEntry, batch uint64, failed bool) {
+	switch {
+	case m.local == nil || m.local.batch != batch:
+		return
+	case failed:
+		m.local.batch = 0
+	default:
+		m.local = nil
+	}
+	c.dirtyMAC(m)
+}
+
+func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, seq: m.seq} }
+
+// isLocal reports whether the MAC is ours to announce.
+func (m *macEntry) isLocal() bool { return m.local != nil && !m.local.yielded }
+
+// here stands for ourselves among the owners of a MAC; no VTEP has this address.
+var here = netip.IPv4Unspecified()
+
+// noteMove remembers who has the MAC now, and tells when it was someone else's.
+func (c *Core) noteMove(m *macEntry, now time.Time) {
+	var owner netip.Addr // zero: nobody
+	switch {
+	case m.isLocal():
+		owner = here
+	case m.best != nil:
+		owner = m.best.Attrs.NextHop
+	}
+	was := m.owner
+	if owner == was {
+		return
+	}
+	m.owner, m.since = owner, now.UnixNano()
+	if !was.IsValid() || !owner.IsValid() {
+		return
+	}
+	m.moves++
+	n := Note{Kind: NoteMACMoved, VNI: m.vrf.vni, MAC: m.mac, Count: int(m.moves), Reason: "from " + ownerName(was) + " to " + ownerName(owner)}
+	if owner != here {
+		n.VTEP = owner
+	}
+	c.note(n)
+}
+
+// noteContenders tells of VTEPs that say a MAC has moved to them although it is sticky elsewhere (RFC 7432 §15.2).
+func (c *Core) noteContenders(m *macEntry) {
+	if m.best == nil || !m.best.Attrs.Sticky {
+		return
+	}
+	for _, p := range m.routes {
+		a, owner := p.Attrs, m.best.Attrs.NextHop
+		if a.Sticky || a.NextHop == owner || !newer(a.Seq, m.best.Attrs.Seq) || c.refuse(m.vrf, p) != "" {
+			continue
+		}
+		why := "sticky at " + owner.String() + ", claimed by " + a.NextHop.String()
+		if c.isNews(refusal{peer: p.peer.addr, vni: m.vrf.vni, why: m.mac.String() + " " + why}) {
+			c.note(Note{Kind: NoteStickyMAC, VNI: m.vrf.vni, MAC: m.mac, VTEP: a.NextHop, Peer: p.peer.addr, Reason: why})
+		}
+	}
+}
+
+func ownerName(owner netip.Addr) string {
+	if owner == here {
+		return "local"
+	}
+	return owner.String()
+}
+
+// forgetMAC drops an entry that says nothing any more.
+func (c *Core) forgetMAC(m *macEntry) {
+	if m.local == nil && len(m.routes) == 0 && len(m.ips) == 0 && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+		delete(m.vrf.macs, m.mac)
+	}
+}
+
+// localIP takes in a binding of an IP to a MAC on our side, or the end of one.
+func (c *Core) localIP(ev LocalIP, now time.Time) {
+	v := c.vrfs[ev.VNI]
+	if v == nil || v.at == nil || !usableHostIP(ev.IP) {
+		return
+	}
+	e := v.ips[ev.IP]
+	if ev.Gone {
+		if e != nil && e.local != nil {
+			c.unbind(e)
+		}
+		return
+	}
+	if ev.MAC.IsGroup() || ev.MAC.IsZero() || ev.MAC == v.at.BridgeMAC {
+		return
+	}
+	e = v.ip(ev.IP)
+	b := binding{mac: ev.MAC, router: ev.Router}
+	if e.local != nil && e.local.mac == b.mac && e.local.router == b.router {
+		return
+	}
+	c.unbind(e)
+	b.since = now.UnixNano()
+	e.local = &b
+	m := v.mac(ev.MAC)
+	m.ips = append(m.ips, e)
+	c.dirtyIP(e)
+}
+
+// unbind forgets the local binding of an IP.
+func (c *Core) unbind(e *ipEntry) {
+	if e.local == nil {
+		return
+	}
+	if m := e.vrf.macs[e.local.mac]; m != nil {
+		if i := slices.Index(m.ips, e); i >= 0 {
+			m.ips = slices.Delete(m.ips, i, i+1)
+		}
+		c.dirtyMAC(m)
+	}
+	e.local = nil
+	c.dirtyIP(e)
+}
+
+// localIPs replaces all the local bindings of v by what a complete dump shows.
+func (c *Core) localIPs(v *macVRF, seen []LocalIP, now time.Time) {
+	there := make(map[LocalIP]bool, len(seen))
+	for _, ev := range seen {
+		there[LocalIP{IP: ev.IP, MAC: ev.MAC}] = true
+		c.localIP(ev, now)
+	}
+	for _, e := range v.ipsInOrder() {
+		if e.local != nil && !there[LocalIP{IP: e.ip, MAC: e.local.mac}] {
+			c.unbind(e)
+		}
+	}
+}
+
+// decideIP works out who has an IP: a local host whose MAC is ours, or else the best remote route.
+func (c *Core) decideIP(e *ipEntry) {
+	v := e.vrf
+	if v.at == nil {
+		c.forgetIP(e)
+		return
+	}
+	ours := e.local != nil && v.macs[e.local.mac] != nil && v.macs[e.local.mac].isLocal()
+	c.advertiseIP(e, ours)
+	e.best = nil
+	if !ours {
+		e.best = c.bestIPPath(e)
+	}
+	if v.inService() {
+		p := place{}
+		if e.best != nil {
+			p = place{there: true, mac: e.best.Key.MAC, router: e.best.isRouter()}
+		}
+		c.want(e, p)
+	}
+	c.forgetIP(e)
+}
+
+// bestIPPath is the best route for an IP, routes for a MAC that is local left aside: their sender has lost it.
+func (c *Core) bestIPPath(e *ipEntry) *Path {
+	candidates := e.routes
+	if slices.ContainsFunc(candidates, e.vrf.lost) {
+		candidates = slices.DeleteFunc(slices.Clone(candidates), e.vrf.lost)
+	}
+	return c.bestPath(e.vrf, candidates)
+}
+
+func (v *macVRF) lost(p *Path) bool {
+	m := v.macs[p.Key.MAC]
+	return m != nil && m.isLocal()
+}
+
+func (c *Core) forgetIP(e *ipEntry) {
+	if e.local == nil && len(e.routes) == 0 && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
+		delete(e.vrf.ips, e.ip)
+	}
+}

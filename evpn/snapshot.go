@@ -1,0 +1,546 @@
+package evpn
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// KernelStatus says how a kernel entry stands against what is wanted.
+type KernelStatus struct {
+	State  string // "none", "installed", "pending", "blocked" (an entry that is not ours is in the way), "failed", "adopted"
+	Reason string // of blocked and failed: what the kernel said
+}
+
+// MACView is one MAC as the API shows it.
+type MACView struct {
+	VNI        VNI
+	MAC        MAC
+	Local      bool       // ours to announce
+	VTEP       netip.Addr // of a remote MAC
+	Port       string     // of a local MAC, or of a row on a local port that has yielded
+	Seq        uint32
+	Sticky     bool
+	Static     bool // the row on the local port was put there by someone
+	Announced  bool
+	IPs        []netip.Addr // bound to it, local and remote
+	Since      time.Time
+	Moves      uint32
+	Reason     string // why the local row is not the owner; "" when it is, or when there is none
+	Kernel     KernelStatus
+	Candidates []Candidate
+}
+
+// Candidate is one claim to a MAC or an IP, and why it lost.
+type Candidate struct {
+	Local  bool
+	VTEP   netip.Addr
+	Peer   netip.Addr
+	RD     RD
+	MAC    MAC
+	IP     netip.Addr // the zero Addr of a MAC-only route
+	Seq    uint32
+	Sticky bool
+	Port   string    // of a local one
+	Since  time.Time // received or learned
+	Best   bool
+	Lost   string // the rule it lost by, or why it was refused; "" for the best
+}
+
+// NeighborView is one host address as the API shows it.
+type NeighborView struct {
+	VNI       VNI
+	IP        netip.Addr
+	MAC       MAC
+	Local     bool
+	VTEP      netip.Addr
+	Port      string // of its MAC, when that is local
+	Seq       uint32
+	Sticky    bool
+	Router    bool
+	Announced bool
+	Since     time.Time
+	Kernel    KernelStatus
+	// Candidates are the received routes for the address, and why they lost.
+	Candidates []Candidate
+}
+
+// VTEPView is one remote VTEP in one VNI.
+type VTEPView struct {
+	VNI    VNI
+	VTEP   netip.Addr
+	Flood  bool // BUM frames go there
+	MACs   int
+	Since  time.Time    // of the oldest IMET route that names it; zero: none does
+	RD     RD           // of that route
+	Peers  []netip.Addr // that sent such routes
+	Kernel KernelStatus // of the flood entry
+}
+
+// VNIView is one MAC-VRF as the API shows it.
+type VNIView struct {
+	Attachment
+	RD         RD
+	Import     []RTPattern
+	Export     []RT
+	InService  bool
+	Reason     string // why it is not in service
+	Since      time.Time
+	LocalMACs  int
+	RemoteMACs int
+	LocalIPs   int
+	RemoteIPs  int
+	VTEPs      int
+	OwnRoutes  int // announced
+}
+
+// RouteView is one route, received or ours.
+type RouteView struct {
+	Route
+	Attrs    Attrs
+	Peer     netip.Addr // the zero Addr for our own
+	Received time.Time
+	Stale    bool
+	Best     bool
+	VNIs     []VNI  // that import it
+	Rejected string // why it gives no forwarding state; "" when it does, or was not the best
+}
+
+// PeerView is what the core knows of a peer.
+type PeerView struct {
+	Peer    netip.Addr
+	Up      bool
+	Routes  int
+	Refused int // of Routes: they give no forwarding state
+	EoR     bool
+	Stale   bool // routes of an earlier session are retained
+}
+
+// Totals are the sums over all VNIs.
+type Totals struct {
+	VNIs, VNIsUp, VTEPs, LocalMACs, RemoteMACs, LocalIPs, RemoteIPs, Routes, OwnRoutes int
+
+	Wanted    int // kernel entries
+	Installed int // of these acknowledged
+	Pending   int // of these not written or not acknowledged yet
+	Problems  int // kernel entries that failed or are blocked
+	Holding   bool
+}
+
+// Brief is what can be told without walking the tables.
+type Brief struct {
+	VNIs, MACs int
+	Problems   int // kernel entries that failed or are blocked
+}
+
+// Brief returns a summary whose cost does not grow with the tables.
+func (c *Core) Brief() Brief {
+	b := Brief{Problems: len(c.problems)}
+	for _, v := range c.vrfs {
+		if v.at != nil {
+			b.VNIs++
+			b.MACs += len(v.macs)
+		}
+	}
+	return b
+}
+
+// InSync reports that the kernel holds what is wanted, as far as it has acknowledged, and nothing is in the way.
+func (t Totals) InSync() bool { return t.Pending == 0 && t.Problems == 0 }
+
+// Serves reports whether the VNI has a device here.
+func (c *Core) Serves(vni VNI) bool {
+	v := c.vrfs[vni]
+	return v != nil && v.at != nil
+}
+
+func (c *Core) kernelStatus(h holder) KernelStatus {
+	s := h.slot()
+	switch p := c.problems[h.key()]; {
+	case p != nil && p.foreign:
+		return KernelStatus{State: "blocked", Reason: p.why}
+	case p != nil:
+		return KernelStatus{State: "failed", Reason: p.why}
+	case s.adopted:
+		return KernelStatus{State: "adopted"}
+	case !s.settled() || s.batch > c.acked:
+		return KernelStatus{State: "pending"}
+	case s.have.there:
+		return KernelStatus{State: "installed"}
+	default:
+		return KernelStatus{State: "none"}
+	}
+}
+
+// MACs returns the MACs of one VNI in order, or of all when vni is 0.
+func (c *Core) MACs(vni VNI) []MACView {
+	var out []MACView
+	for _, v := range c.vrfsFor(vni) {
+		for _, m := range v.macsInOrder() {
+			if m.local != nil || m.best != nil || m.place.have.there {
+				out = append(out, c.macView(m))
+			}
+		}
+	}
+	return out
+}
+
+func (c *Core) macView(m *macEntry) MACView {
+	view := MACView{
+		VNI: m.vrf.vni, MAC: m.mac, Local: m.isLocal(), Announced: m.announced, Moves: m.moves, Reason: m.reason,
+		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Candidates: c.candidates(m),
+	}
+	for _, e := range m.ips {
+		view.IPs = append(view.IPs, e.ip)
+	}
+	for _, p := range m.routes {
+		if p.Key.IP.IsValid() && !slices.Contains(view.IPs, p.Key.IP) {
+			view.IPs = append(view.IPs, p.Key.IP)
+		}
+	}
+	slices.SortFunc(view.IPs, netip.Addr.Compare)
+	if m.local != nil {
+		view.Port, view.Static, view.Seq = m.local.port, m.local.static, m.seq
+	}
+	switch {
+	case m.best != nil:
+		view.VTEP, view.Seq, view.Sticky = m.best.Attrs.NextHop, m.best.Attrs.Seq, m.best.Attrs.Sticky
+	case m.local == nil && m.place.have.vtep != nil:
+		view.VTEP = m.place.have.vtep.addr // left by an earlier life
+	}
+	return view
+}
+
+// candidates lists every claim to a MAC with the rule it lost by.
+func (c *Core) candidates(m *macEntry) []Candidate {
+	var out []Candidate
+	winner := c.ownClaim(m)
+	if m.best != nil {
+		winner = m.best.claim()
+	}
+	if m.local != nil {
+		out = append(out, Candidate{Local: true, MAC: m.mac, Port: m.local.port, VTEP: c.cfg.VTEP, Seq: m.seq, Since: time.Unix(0, m.since), Best: m.isLocal(), Lost: m.reason})
+	}
+	for _, p := range m.routes {
+		cand := p.candidate()
+		cand.Best = p == m.best
+		if !cand.Best {
+			cand.Lost = cmp.Or(c.refuse(m.vrf, p), winner.beats(p.claim()), "same claim by another route or peer")
+		}
+		out = append(out, cand)
+	}
+	return out
+}
+
+// ipCandidates lists every claim to an IP with the rule it lost by.
+func (c *Core) ipCandidates(e *ipEntry) []Candidate {
+	var out []Candidate
+	if e.local != nil {
+		cand := Candidate{Local: true, MAC: e.local.mac, VTEP: c.cfg.VTEP, Since: time.Unix(0, e.local.since), Best: e.out != nil}
+		if !cand.Best {
+			cand.Lost = "its MAC is not on a local port"
+		}
+		out = append(out, cand)
+	}
+	for _, p := range e.routes {
+		cand := p.candidate()
+		cand.Best = p == e.best
+		if !cand.Best {
+			switch {
+			case e.vrf.lost(p):
+				cand.Lost = "its MAC is on a local port"
+			case e.best != nil:
+				cand.Lost = cmp.Or(c.refuse(e.vrf, p), e.best.claim().beats(p.claim()), "same claim by another route or peer")
+			default:
+				cand.Lost = cmp.Or(c.refuse(e.vrf, p), "a local host has the IP")
+			}
+		}
+		out = append(out, cand)
+	}
+	return out
+}
+
+func (p *Path) candidate() Candidate {
+	return Candidate{
+		MAC: p.Key.MAC, IP: p.Key.IP, VTEP: p.Attrs.NextHop, Peer: p.peer.addr, RD: p.Key.RD,
+		Seq: p.Attrs.Seq, Sticky: p.Attrs.Sticky, Since: time.Unix(0, p.received),
+	}
+}
+
+// Neighbors returns the host addresses of one VNI in order, or of all when vni is 0.
+func (c *Core) Neighbors(vni VNI) []NeighborView {
+	var out []NeighborView
+	for _, v := range c.vrfsFor(vni) {
+		for _, e := range v.ipsInOrder() {
+			view := NeighborView{VNI: v.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil}
+			switch {
+			case e.best != nil:
+				view.MAC, view.VTEP, view.Seq, view.Router = e.best.Key.MAC, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
+				view.Since, view.Sticky = time.Unix(0, e.best.received), e.best.Attrs.Sticky
+			case e.local != nil:
+				view.MAC, view.Local, view.Router, view.Since = e.local.mac, true, e.local.router, time.Unix(0, e.local.since)
+				if e.out != nil {
+					view.Seq = e.out.seq
+				}
+				if m := v.macs[e.local.mac]; m != nil && m.local != nil {
+					view.Port = m.local.port
+				}
+			case e.place.have.there:
+				view.MAC, view.Router = e.place.have.mac, e.place.have.router
+			default:
+				continue
+			}
+			view.Candidates = c.ipCandidates(e)
+			out = append(out, view)
+		}
+	}
+	return out
+}
+
+// VTEPs returns the remote VTEPs of one VNI in order, or of all when vni is 0.
+func (c *Core) VTEPs(vni VNI) []VTEPView {
+	var out []VTEPView
+	for _, v := range c.vrfsFor(vni) {
+		macs := map[netip.Addr]int{}
+		for _, m := range v.macs {
+			if m.best != nil {
+				macs[m.best.Attrs.NextHop]++
+			}
+		}
+		for _, f := range v.floodInOrder() {
+			if f.flooded || f.place.have.there {
+				macs[f.vtep] += 0
+			}
+		}
+		first := len(out)
+		for addr, n := range macs {
+			view := VTEPView{VNI: v.vni, VTEP: addr, MACs: n}
+			if f := v.flood[addr]; f != nil {
+				view.Flood, view.Kernel = f.flooded, c.kernelStatus(f)
+				view.describe(f.routes)
+			}
+			out = append(out, view)
+		}
+		slices.SortFunc(out[first:], func(a, b VTEPView) int { return a.VTEP.Compare(b.VTEP) })
+	}
+	return out
+}
+
+// describe fills in what the IMET routes of a VTEP say.
+func (view *VTEPView) describe(routes []*Path) {
+	for i, p := range routes {
+		if at := time.Unix(0, p.received); i == 0 || at.Before(view.Since) {
+			view.Since, view.RD = at, p.Key.RD
+		}
+		if !slices.Contains(view.Peers, p.peer.addr) {
+			view.Peers = append(view.Peers, p.peer.addr)
+		}
+	}
+	slices.SortFunc(view.Peers, netip.Addr.Compare)
+}
+
+// VNIs returns the MAC-VRFs in order.
+func (c *Core) VNIs() []VNIView {
+	var out []VNIView
+	for _, v := range c.vrfsFor(0) {
+		view := VNIView{Attachment: *v.at, RD: v.rd, Import: v.importRTs, Export: v.exportRTs, InService: v.inService(), Reason: v.unfit, Since: time.Unix(0, v.since)}
+		view.Faults = slices.Clone(v.at.Faults)
+		for _, f := range v.flood {
+			if f.flooded {
+				view.VTEPs++
+			}
+		}
+		if v.imet {
+			view.OwnRoutes++
+		}
+		for _, m := range v.macs {
+			if m.announced {
+				view.OwnRoutes++
+			}
+			if m.isLocal() {
+				view.LocalMACs++
+			} else if m.best != nil {
+				view.RemoteMACs++
+			}
+		}
+		for _, e := range v.ips {
+			if e.out != nil {
+				view.OwnRoutes++
+			}
+			if e.best != nil {
+				view.RemoteIPs++
+			} else if e.local != nil {
+				view.LocalIPs++
+			}
+		}
+		out = append(out, view)
+	}
+	return out
+}
+
+// Routes returns the received routes, or with peer the zero Addr those of all peers, ordered by key and peer.
+func (c *Core) Routes(peer netip.Addr) []RouteView {
+	var out []RouteView
+	for _, addr := range c.peerAddrs() {
+		if peer.IsValid() && addr != peer {
+			continue
+		}
+		for p := c.peers[addr].first; p != nil; p = p.next {
+			out = append(out, c.routeView(p))
+		}
+	}
+	slices.SortFunc(out, func(a, b RouteView) int {
+		return cmp.Or(a.Key.compare(b.Key), a.Peer.Compare(b.Peer))
+	})
+	return out
+}
+
+func (c *Core) routeView(p *Path) RouteView {
+	view := RouteView{
+		Route: p.Route, Attrs: *p.Attrs, Peer: p.peer.addr,
+		Received: time.Unix(0, p.received), Stale: p.session != p.peer.session || !p.peer.up,
+	}
+	for _, v := range c.importers(c.attrs[p.Attrs], p.Attrs) {
+		view.VNIs = append(view.VNIs, v.vni)
+		switch p.Key.Type {
+		case TypeMACIP:
+			view.Best = view.Best || v.macs[p.Key.MAC] != nil && v.macs[p.Key.MAC].best == p || v.ips[p.Key.IP] != nil && v.ips[p.Key.IP].best == p
+		case TypeIMET:
+			view.Best = view.Best || c.refuse(v, p) == ""
+		}
+	}
+	view.Rejected = c.rejected(p)
+	return view
+}
+
+// rejected says why a path gives no forwarding state anywhere, whatever other paths there are; "" when it could.
+func (c *Core) rejected(p *Path) string {
+	vrfs := c.importers(c.attrs[p.Attrs], p.Attrs)
+	switch {
+	case len(vrfs) == 0 && len(p.Attrs.RTs()) == 0:
+		return "no route target"
+	case len(vrfs) == 0:
+		return "no VNI here imports its route targets"
+	case p.Key.Type != TypeMACIP && p.Key.Type != TypeIMET:
+		return fmt.Sprintf("route type %d is stored only", p.Key.Type)
+	}
+	why := ""
+	for _, v := range vrfs {
+		if why = c.refuse(v, p); why == "" {
+			return ""
+		}
+	}
+	return why
+}
+
+// OwnRoutes returns the routes we announce, ordered by key.
+func (c *Core) OwnRoutes() []RouteView {
+	var out []RouteView
+	add := func(v *macVRF, r Route, a *Attrs) {
+		out = append(out, RouteView{Route: r, Attrs: *a, Best: true, VNIs: []VNI{v.vni}})
+	}
+	for _, v := range c.vrfsFor(0) {
+		if v.imet {
+			add(v, c.ownIMET(v), c.imetAttrs(v))
+		}
+		for _, m := range v.macsInOrder() {
+			if m.announced {
+				add(v, c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS}))
+			}
+		}
+		for _, e := range v.ipsInOrder() {
+			if o := e.out; o != nil {
+				add(v, c.ownRoute(v, o.mac, e.ip), c.ownAttrs(v, o.setKey(e.ip)))
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b RouteView) int { return a.Key.compare(b.Key) })
+	return out
+}
+
+// Peers returns what the core knows of its peers, by address.
+func (c *Core) Peers() []PeerView {
+	var out []PeerView
+	for _, addr := range c.peerAddrs() {
+		p := c.peers[addr]
+		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.eor, Stale: !p.retainUntil.IsZero()}
+		for path := p.first; path != nil; path = path.next {
+			if c.rejected(path) != "" {
+				view.Refused++
+			}
+		}
+		out = append(out, view)
+	}
+	return out
+}
+
+// Totals returns the sums over all VNIs.
+func (c *Core) Totals() Totals {
+	t := Totals{VTEPs: len(c.vteps), Problems: len(c.problems), Holding: c.holding}
+	for _, v := range c.VNIs() {
+		t.VNIs++
+		if v.InService {
+			t.VNIsUp++
+		}
+		t.OwnRoutes += v.OwnRoutes
+		t.LocalMACs += v.LocalMACs
+		t.RemoteMACs += v.RemoteMACs
+		t.LocalIPs += v.LocalIPs
+		t.RemoteIPs += v.RemoteIPs
+	}
+	for _, p := range c.peers {
+		t.Routes += p.paths
+	}
+	for h := range c.allHolders() {
+		sl := h.slot()
+		if sl.want.there {
+			t.Wanted++
+		}
+		switch {
+		case !sl.settled() || sl.batch > c.acked:
+			if !sl.adopted {
+				t.Pending++
+			}
+		case sl.have.there:
+			t.Installed++
+		}
+	}
+	return t
+}
+
+// allHolders walks every kernel entry, in no particular order.
+func (c *Core) allHolders() iter.Seq[holder] {
+	return func(yield func(holder) bool) {
+		for _, t := range c.vteps {
+			if !yield(t) {
+				return
+			}
+		}
+		for _, v := range c.vrfs {
+			for h := range v.holders() {
+				if !yield(h) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// vrfsFor returns the MAC-VRF of vni, or all that have a device when vni is 0.
+func (c *Core) vrfsFor(vni VNI) []*macVRF {
+	var out []*macVRF
+	for _, v := range c.vrfsInOrder() {
+		if v.at != nil && (vni == 0 || v.vni == vni) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (k RouteKey) compare(o RouteKey) int {
+	return cmp.Or(slices.Compare(k.RD[:], o.RD[:]), cmp.Compare(k.Type, o.Type), cmp.Compare(k.Tag, o.Tag),
+		slices.Compare(k.MAC[:], o.MAC[:]), k.IP.Compare(o.IP), cmp.Compare(k.PrefixLen, o.PrefixLen), slices.Compare(k.ESI[:], o.ESI[:]))
+}
