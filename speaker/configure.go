@@ -1,0 +1,141 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+
+	"github.com/evpnd/evpnd/config"
+)
+
+// Configure makes the peers what cfg says: new ones are started, missing ones are told so (6/3), changed ones start
+// anew (6/6), all others stay as they are, also those whose change does not concern the session. Before Run it only
+// remembers cfg. AS number and router id cannot change in a running speaker.
+func (s *Speaker) Configure(cfg *config.Config) error {
+	s.configuring.Lock()
+	defer s.configuring.Unlock()
+	if cfg.ASN != s.asn || cfg.RouterID != s.routerID {
+		return errors.New("change of AS number or router id: needs a restart")
+	}
+	s.mu.Lock()
+	old := s.cfg
+	s.cfg = cfg
+	running := s.spawn != nil
+	s.mu.Unlock()
+	if !running {
+		return nil
+	}
+	s.stopChanged(cfg)
+	err := errors.Join(s.relisten(cfg), s.setKeys(old, cfg))
+	s.startMissing(cfg)
+	return err
+}
+
+// sameSession reports whether a session made for a serves b as well.
+func sameSession(a, b config.Peer) bool {
+	b.Description, b.NeedEncap, b.ConnectRetry = a.Description, a.NeedEncap, a.ConnectRetry
+	return a == b
+}
+
+// stopChanged stops the peers that are gone or whose session must start anew, and waits for them.
+func (s *Speaker) stopChanged(cfg *config.Config) {
+	wanted := make(map[netip.Addr]config.Peer)
+	for _, p := range cfg.Peers {
+		wanted[p.Address] = p
+	}
+	s.mu.Lock()
+	var stopping []*peer
+	for addr, p := range s.peers {
+		want, keep := wanted[addr]
+		if p.dynamic.IsValid() {
+			d := matchDynamic(cfg, addr)
+			if !keep && d != nil && d.Prefix == p.dynamic {
+				want, keep = dynamicPeer(d, addr), true
+			} else {
+				keep = false
+			}
+		}
+		p.mu.Lock()
+		same := keep && sameSession(p.cfg, want)
+		if same {
+			p.cfg = want
+		}
+		p.mu.Unlock()
+		if same || p.stop == nil {
+			continue
+		}
+		f := &farewell{subcode: ceaseConfigChange, text: "configuration changed"}
+		if !keep {
+			f = &farewell{subcode: ceaseDeconfigured, text: "removed from the configuration", removed: true}
+		}
+		p.stop(f)
+		stopping = append(stopping, p)
+	}
+	s.mu.Unlock()
+	for _, p := range stopping {
+		<-p.stopped
+		s.forget(p)
+	}
+}
+
+func (s *Speaker) startMissing(cfg *config.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spawn == nil {
+		return
+	}
+	for _, c := range cfg.Peers {
+		if _, ok := s.peers[c.Address]; !ok {
+			p := newPeer(s, c, netip.Prefix{})
+			s.peers[c.Address] = p
+			s.spawn(p)
+		}
+	}
+}
+
+// relisten opens the sockets anew if cfg asks for others.
+func (s *Speaker) relisten(cfg *config.Config) error {
+	s.mu.Lock()
+	old, accept := s.listening, s.accept
+	s.mu.Unlock()
+	if reflect.DeepEqual(old.cfg, cfg.Listen) {
+		return nil
+	}
+	old.close()
+	ls, err := listen(context.Background(), cfg, s.log, accept)
+	if err != nil {
+		ls = &listeners{}
+	}
+	s.mu.Lock()
+	s.listening = ls
+	s.mu.Unlock()
+	return err
+}
+
+// setKeys sets the keys that cfg needs on the listening sockets and removes those that only old needed.
+func (s *Speaker) setKeys(old, cfg *config.Config) error {
+	s.mu.Lock()
+	ls := s.listening
+	s.mu.Unlock()
+	want := keys(cfg)
+	var errs []error
+	for prefix := range keys(old) {
+		if _, ok := want[prefix]; !ok {
+			errs = append(errs, ls.setKey(prefix, ""))
+		}
+	}
+	for prefix, key := range want {
+		errs = append(errs, ls.setKey(prefix, key))
+	}
+	return errors.Join(errs...)
+}
+
+// forget removes a peer that has stopped.
+func (s *Speaker) forget(p *peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.peers[p.addr] == p {
+		delete(s.peers, p.addr)
+	}
+}

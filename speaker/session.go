@@ -1,0 +1,311 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/evpn/wire"
+)
+
+// openTime is how long a peer may take to send its OPEN.
+const openTime = 30 * time.Second
+
+// phase says how far a session is; the states of RFC 4271 §8.2.2 that need a connection. Guarded by peer.mu.
+type phase uint8
+
+const (
+	openSent phase = iota
+	openConfirm
+	established
+)
+
+// ending says why a session ended.
+type ending struct {
+	reason   string
+	sent     *notification
+	received *notification
+}
+
+func (e *ending) Error() string { return e.reason }
+
+// session is one TCP connection with a peer and the inner leg to its GoBGP neighbour. run owns it; the two legs end
+// together, and everything the core hears of it comes from the goroutine of run, in order.
+type session struct {
+	p      *peer
+	cfg    config.Peer
+	log    logrus.FieldLogger
+	dialed bool // we connected; else the peer did
+	outer  *outerConn
+	in     *messageReader
+
+	leg     *net.TCPConn // to GoBGP; nil before it is attached
+	legMu   sync.Mutex   // one whole message at a time
+	inner   netip.Addr   // GoBGP's name for this session
+	relayed chan struct{}
+	relayAt atomic.Int64 // when GoBGP sent last, nanoseconds
+	offered bool         // GoBGP has got the peer's OPEN
+	running bool         // and KEEPALIVE, so that it calls the session established
+	timers  sync.WaitGroup
+	opened  chan struct{} // closed when our OPEN has gone out
+	greeted chan struct{} // closed when GoBGP's KEEPALIVE has gone out
+
+	phase phase
+	open  open // the peer's
+	neg   negotiated
+	eor   endOfRIB
+
+	decoder *wire.Decoder
+	result  wire.Result
+	batch   []evpn.Event
+	up      bool                       // the core knows
+	known   map[evpn.RouteKey]struct{} // the peer's routes, when there is a limit
+	warned  bool                       // of the limit
+
+	mu       sync.Mutex
+	patience time.Duration // how long the peer may be silent; 0: for ever
+	ended    *ending
+	ending   chan struct{} // closed with ended
+	done     chan struct{} // closed when nothing more comes of this session
+}
+
+// negotiated is what both OPENs allow.
+type negotiated struct {
+	evpn, rtc, as4, extended, refresh bool
+	notification                      bool          // N on both sides (RFC 8538)
+	hold                              time.Duration // 0: no timer
+	retain                            time.Duration // how long the peer's routes outlive the session; 0: not
+	stays                             bool          // the peer takes part in graceful restart and so may keep ours
+}
+
+func newSession(p *peer, cfg config.Peer, c *net.TCPConn, dialed bool) *session {
+	s := &session{
+		p: p, cfg: cfg, dialed: dialed, outer: newOuterConn(c), patience: openTime,
+		log:     p.log.WithField("local", c.LocalAddr().String()),
+		relayed: make(chan struct{}), opened: make(chan struct{}), greeted: make(chan struct{}),
+		ending: make(chan struct{}), done: make(chan struct{}),
+	}
+	s.in = newMessageReader(s, wire.Options{})
+	return s
+}
+
+// run is the session's life.
+func (s *session) run(ctx context.Context) {
+	s.end(s.why(s.live(ctx)))
+	s.finish()
+}
+
+// live is the session until something ends it. A panic over a peer's message is a bug of ours, but costs only that
+// peer's session (ER-19).
+func (s *session) live(ctx context.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.WithField("stack", string(debug.Stack())).Errorf("panic over a message of the peer: %v", r)
+			err = &ending{reason: fmt.Sprintf("internal error: %v", r), sent: cease(ceaseResources, "")}
+		}
+	}()
+	if err := s.establish(ctx); err != nil {
+		return err
+	}
+	return s.receive()
+}
+
+// keepAlive sends a KEEPALIVE three times per hold time or as configured, until the session ends. GoBGP has been told
+// that there is no hold time: it would measure what we pass on, which EVPN UPDATEs are not.
+func (s *session) keepAlive() {
+	every := s.neg.hold / 3
+	if s.cfg.Keepalive > 0 {
+		every = min(every, s.cfg.Keepalive)
+	}
+	t := time.NewTicker(max(every, time.Second/2))
+	defer t.Stop()
+	msg := wire.AppendKeepalive(nil)
+	for {
+		select {
+		case <-t.C:
+			s.send(msg)
+		case <-s.ending:
+			return
+		}
+	}
+}
+
+// send writes whole messages to the peer; the session ends if that is impossible.
+func (s *session) send(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	switch err := s.outer.write(b); {
+	case err == nil:
+		s.p.sent(b)
+	case !errors.Is(err, errFinal):
+		s.end(&ending{reason: fmt.Sprintf("send: %v", err)})
+	}
+}
+
+// toEngine hands one message to GoBGP.
+func (s *session) toEngine(msg []byte) error {
+	s.legMu.Lock()
+	defer s.legMu.Unlock()
+	_ = s.leg.SetWriteDeadline(time.Now().Add(openTime)) // fails only when closed, and then so does the write
+	if _, err := s.leg.Write(msg); err != nil {
+		return fmt.Errorf("pass message to bgp engine: %w", err)
+	}
+	return nil
+}
+
+// Read reads from the peer, which may be silent for patience. It is for the messageReader.
+func (s *session) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	if s.ended == nil {
+		var deadline time.Time
+		if s.patience > 0 {
+			deadline = time.Now().Add(s.patience)
+		}
+		_ = s.outer.SetReadDeadline(deadline)
+	}
+	s.mu.Unlock()
+	return s.outer.Read(b)
+}
+
+// setPatience says how long the peer may be silent from now on; 0 is for ever.
+func (s *session) setPatience(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.patience = d
+}
+
+// next reads one message of the peer.
+func (s *session) next() (wire.MessageType, []byte, error) {
+	kind, msg, err := s.in.next()
+	if err == nil {
+		s.p.received(kind)
+	}
+	return kind, msg, err
+}
+
+// notified makes the ending of a NOTIFICATION from the peer. GoBGP must not see it: it would end its side first.
+func (s *session) notified(msg []byte) error {
+	n := parseNotification(msg)
+	return &ending{reason: "peer sent NOTIFICATION " + n.String(), received: n}
+}
+
+// why turns what ended the reading of a session into its ending.
+func (s *session) why(err error) *ending {
+	var e *ending
+	var bad *wire.ResetError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &bad):
+		return &ending{
+			reason: bad.Reason, sent: &notification{bad.Code, bad.Subcode, bad.Data},
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &ending{reason: "hold timer expired", sent: &notification{code: codeHold}}
+	case errors.Is(err, io.EOF):
+		return &ending{reason: "peer closed the connection"}
+	default:
+		return &ending{reason: err.Error()}
+	}
+}
+
+// end ends the session; only the first call counts. The peer hears it at once, whatever run is waiting for.
+func (s *session) end(e *ending) {
+	s.mu.Lock()
+	if s.ended != nil {
+		s.mu.Unlock()
+		return
+	}
+	if e.sent != nil && s.neg.notification {
+		e.sent = e.sent.hardened()
+	}
+	s.ended = e
+	close(s.ending)
+	_ = s.outer.SetReadDeadline(time.Unix(1, 0))
+	s.mu.Unlock()
+	if e.sent == nil {
+		s.outer.finish(nil)
+		return
+	}
+	msg := e.sent.message()
+	s.outer.finish(msg)
+	s.p.sent(msg)
+}
+
+// finish tells the core, lets the next connection of the peer go on, and takes the legs down.
+func (s *session) finish() {
+	s.p.wg.Go(s.outer.drain)
+	e := s.ended
+	retain := s.retention(e)
+	if s.up {
+		s.batch = append(s.batch, evpn.PeerDown{Peer: s.p.addr, Reason: e.reason, Retain: retain})
+	}
+	s.flush()
+	s.p.ended(s, e)
+	close(s.done)
+	s.timers.Wait()
+	s.eor.stop()
+	if s.leg == nil {
+		return
+	}
+	s.settle()
+	s.p.sp.engine.detach(s.inner) // the leg is still open, and must be
+	select {
+	case <-s.relayed: // GoBGP has closed its end
+	case <-time.After(drainTime):
+	}
+	_ = s.leg.Close()
+	<-s.relayed
+}
+
+// settle waits until GoBGP has dealt with what it got and has nothing to send any more: when a neighbour is deleted with
+// messages in its send queue, a goroutine of the queue stays behind for ever (v4.8.0, cleanInfiniteChannel). The relay
+// throws away what comes, so that this takes milliseconds.
+func (s *session) settle() {
+	const calm, limit = 2 * time.Millisecond, 200 * time.Millisecond
+	if s.offered {
+		select {
+		case <-s.greeted:
+		case <-s.relayed:
+		case <-time.After(limit):
+		}
+	}
+	for end := time.Now().Add(limit); s.running && time.Now().Before(end); {
+		last := time.Unix(0, s.relayAt.Load())
+		if time.Since(last) > calm && (s.eor.dumped() || !s.neg.evpn) {
+			return
+		}
+		select {
+		case <-s.relayed:
+			return
+		case <-time.After(calm / 2):
+		}
+	}
+}
+
+// retention says how long the peer's routes are kept: not at all when either side gave notice, unless both agreed that
+// only a Hard Reset counts (RFC 4724 §4.2, RFC 8538 §4).
+func (s *session) retention(e *ending) time.Duration {
+	for _, n := range []*notification{e.sent, e.received} {
+		if n != nil && (!s.neg.notification || n.hardReset()) {
+			return 0
+		}
+	}
+	if !s.up {
+		return 0
+	}
+	return s.neg.retain
+}

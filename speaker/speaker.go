@@ -1,0 +1,240 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/sirupsen/logrus"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// ErrNoPeer says that there is no such peer.
+var ErrNoPeer = errors.New("no such peer")
+
+// Speaker holds the BGP sessions with all peers. Apply and SetImportRTs belong to one goroutine; the other methods may
+// be called from any.
+type Speaker struct {
+	log         logrus.FieldLogger
+	sink        chan<- []evpn.Event
+	engine      *engine
+	asn         uint32
+	routerID    netip.Addr
+	flushOnExit bool
+	released    atomic.Bool   // ReleaseEoR was called
+	refused     atomic.Uint64 // connections from strangers
+	quit        chan struct{} // closed when Run ends: the sink is not read any more
+
+	routes  originator
+	imports map[evpn.RT]struct{}
+
+	configuring sync.Mutex // one configuration at a time
+
+	mu        sync.Mutex
+	cfg       *config.Config
+	peers     map[netip.Addr]*peer
+	listening *listeners
+	spawn     func(*peer)          // starts a peer; nil before Run
+	accept    func(c *net.TCPConn) // takes a connection; nil before Run
+}
+
+// New starts the BGP engine; no peer is contacted, and none can connect, before Run. The facts about peers and their
+// routes go to sink in batches. A speaker that New returned must be Run, if only with a context that has ended.
+func New(cfg *config.Config, sink chan<- []evpn.Event, log logrus.FieldLogger) (*Speaker, error) {
+	if !cfg.RouterID.Is4() {
+		return nil, fmt.Errorf("router id %s: must be an IPv4 address", cfg.RouterID)
+	}
+	e, err := startEngine(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Speaker{
+		log: log, sink: sink, engine: e, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID, flushOnExit: cfg.FlushOnExit,
+		quit: make(chan struct{}), imports: make(map[evpn.RT]struct{}), peers: make(map[netip.Addr]*peer),
+		listening: &listeners{},
+	}, nil
+}
+
+// Run listens and dials until ctx ends, then ends every session: with a Cease, administrative shutdown (6/2), or without
+// a word where graceful restart was negotiated and forwarding goes on without us, so that the peer keeps our routes. It
+// returns when nothing of the speaker runs any more; the error is about listening. Run can be called once.
+func (s *Speaker) Run(ctx context.Context) error {
+	defer s.engine.stop()
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.mu.Lock()
+	s.spawn = func(p *peer) {
+		pctx, stop := context.WithCancelCause(ctx)
+		p.stop = stop
+		wg.Go(func() {
+			defer stop(nil)
+			p.run(pctx)
+			s.forget(p)
+		})
+	}
+	s.accept = func(c *net.TCPConn) { s.accepted(ctx, c) }
+	cfg := s.cfg
+	s.mu.Unlock()
+	err := s.Configure(cfg)
+	if err == nil {
+		<-ctx.Done()
+	}
+	close(s.quit)
+	cancel()
+	s.configuring.Lock() // a configuration under way starts no peers after this
+	s.mu.Lock()
+	s.spawn = nil
+	ls := s.listening
+	s.mu.Unlock()
+	s.configuring.Unlock()
+	ls.close()
+	wg.Wait()
+	return err
+}
+
+// emit hands facts to the core. After Run has been told to end nobody takes them, and nobody needs them.
+func (s *Speaker) emit(batch []evpn.Event) {
+	select {
+	case s.sink <- batch:
+	case <-s.quit:
+	}
+}
+
+// Apply announces and withdraws our own routes, in order. The error names each route that failed; the others are done.
+// When it returns GoBGP has the routes, and sends them as fast as peers take them.
+func (s *Speaker) Apply(ops []evpn.RouteOp) error {
+	paths := make([]*apiutil.Path, 0, len(ops))
+	of := make([]*evpn.RouteOp, 0, len(ops))
+	var errs []error
+	for i := range ops {
+		p, err := s.routes.path(&ops[i])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", describe(&ops[i]), err))
+			continue
+		}
+		paths, of = append(paths, p), append(of, &ops[i])
+	}
+	err := s.engine.apply(paths, func(i int) string { return describe(of[i]) })
+	return errors.Join(append(errs, err)...)
+}
+
+// SetImportRTs makes rts the route targets whose routes we ask for (RFC 4684, RC-01). Only peers with RT constraint
+// take notice.
+func (s *Speaker) SetImportRTs(rts []evpn.RT) error {
+	want := make(map[evpn.RT]struct{}, len(rts))
+	for _, rt := range rts {
+		want[rt] = struct{}{}
+	}
+	var paths []*apiutil.Path
+	var of []evpn.RT
+	add := func(rt evpn.RT, withdraw bool) error {
+		p, err := membership(s.asn, rt, s.routerID, withdraw)
+		if err == nil {
+			paths, of = append(paths, p), append(of, rt)
+		}
+		return err
+	}
+	var errs []error
+	for rt := range want {
+		if _, ok := s.imports[rt]; !ok {
+			errs = append(errs, add(rt, false))
+		}
+	}
+	for rt := range s.imports {
+		if _, ok := want[rt]; !ok {
+			errs = append(errs, add(rt, true))
+		}
+	}
+	s.imports = want
+	err := s.engine.apply(paths, func(i int) string { return "membership of route target " + of[i].String() })
+	return errors.Join(append(errs, err)...)
+}
+
+// ReleaseEoR says that all local routes have been given to Apply: EVPN End-of-RIB may go out on all sessions, present
+// and future (GR-04), and our OPENs no longer say that we have restarted. Further calls do nothing.
+func (s *Speaker) ReleaseEoR() {
+	if s.released.Swap(true) {
+		return
+	}
+	for _, p := range s.allPeers() {
+		p.mu.Lock()
+		var up *session
+		if p.current != nil && p.current.phase == established {
+			up = p.current
+		}
+		p.mu.Unlock()
+		if up != nil && up.neg.evpn {
+			up.catchUpEoR()
+		}
+	}
+}
+
+func (s *Speaker) allPeers() []*peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*peer, 0, len(s.peers))
+	for _, p := range s.peers {
+		all = append(all, p)
+	}
+	return all
+}
+
+// Sessions reports on all peers, ordered by address.
+func (s *Speaker) Sessions() []SessionInfo {
+	all := s.allPeers()
+	infos := make([]SessionInfo, len(all))
+	for i, p := range all {
+		infos[i] = p.info()
+	}
+	slices.SortFunc(infos, func(a, b SessionInfo) int { return a.Peer.Compare(b.Peer) })
+	return infos
+}
+
+// Refused counts connections from addresses that are no peer's.
+func (s *Speaker) Refused() uint64 { return s.refused.Load() }
+
+// RequestRefresh asks a peer to send its EVPN routes again (RT-07).
+func (s *Speaker) RequestRefresh(addr netip.Addr) error {
+	p, err := s.find(addr)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	up := p.current
+	ok := up != nil && up.phase == established && up.neg.evpn
+	p.mu.Unlock()
+	switch {
+	case !ok:
+		return fmt.Errorf("request refresh from peer %s: no EVPN session", addr)
+	case !up.neg.refresh:
+		return fmt.Errorf("request refresh from peer %s: peer does not offer it", addr)
+	}
+	up.send(refreshMessage(familyEVPN))
+	return nil
+}
+
+// ClosePeer ends the peer's session with a Cease, administrative reset (6/4), that carries reason. It comes up again by
+// itself. A peer that is not configured is no error.
+func (s *Speaker) ClosePeer(addr netip.Addr, reason string) {
+	if p, err := s.find(addr); err == nil {
+		p.reset(&farewell{subcode: ceaseReset, text: reason})
+	}
+}
+
+func (s *Speaker) find(addr netip.Addr) (*peer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[addr]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("peer %s: %w", addr, ErrNoPeer)
+}
