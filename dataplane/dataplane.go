@@ -1,0 +1,237 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	vishvananda "github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+const (
+	defaultReceiveBuffer  = 16 << 20
+	defaultResyncInterval = 2 * time.Second
+	retryAfter            = time.Second // a read-back that failed is tried again
+)
+
+// Dataplane watches and writes the kernel of the network namespace it was made in. All methods but Close may run side by
+// side; batches are written in the order in which Apply is called.
+type Dataplane struct {
+	log      logrus.FieldLogger
+	interval time.Duration
+	topo     *topology
+	vteps    *vteps
+	floods   *floods
+	expected *expected
+	pending  *pending
+	counts   counters
+
+	links   *vishvananda.Handle
+	manager managerSocket
+	watcher *watcher
+	reader  *rtnl // of Run's dumps
+
+	kernel  sync.Mutex // guards writer; held while a chunk is written and while a dump runs: see observer.observe
+	writer  *writer
+	written atomic.Uint64 // last batch that was written completely
+}
+
+// managerSocket is what manage sends its own messages with.
+type managerSocket struct {
+	sync.Mutex
+	rtnl *rtnl
+}
+
+// New opens the sockets and finds out what the kernel can do. From here on no change is missed. It needs CAP_NET_ADMIN.
+// Close must be called when it is no longer used.
+func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
+	d := &Dataplane{
+		log: log, interval: opt.ResyncInterval, floods: newFloods(), expected: newExpected(), pending: newPending(),
+	}
+	if d.interval == 0 {
+		d.interval = defaultResyncInterval
+	}
+	if opt.ReceiveBuffer == 0 {
+		opt.ReceiveBuffer = defaultReceiveBuffer
+	}
+	d.topo = newTopology(opt, d.pending)
+	if err := d.open(opt.ReceiveBuffer); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	nexthops, err := probeNexthops(d.writer.rtnl)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if !nexthops {
+		log.Warn("kernel has no fdb nexthops, each remote mac carries its vtep")
+	}
+	d.useNexthops(nexthops)
+	return d, nil
+}
+
+// useNexthops chooses between nexthop groups and dst mode.
+func (d *Dataplane) useNexthops(yes bool) {
+	d.vteps = newVTEPs(!yes)
+	d.writer.vteps, d.watcher.vteps = d.vteps, d.vteps
+}
+
+func (d *Dataplane) open(receiveBuffer int) (err error) {
+	d.writer = &writer{topo: d.topo, floods: d.floods, expected: d.expected}
+	d.watcher = &watcher{
+		topo: d.topo, floods: d.floods, expected: d.expected, pending: d.pending, counts: &d.counts, log: d.log,
+	}
+	for _, s := range []**rtnl{&d.writer.rtnl, &d.watcher.rtnl, &d.manager.rtnl, &d.reader} {
+		if *s, err = dialRTNL(); err != nil {
+			return err
+		}
+	}
+	if d.links, err = vishvananda.NewHandle(); err != nil {
+		return fmt.Errorf("open link socket: %w", err)
+	}
+	d.watcher.conn, err = dialWatch(receiveBuffer)
+	return err
+}
+
+// Close closes the sockets. Run must have ended.
+func (d *Dataplane) Close() error {
+	var errs []error
+	for _, s := range []*rtnl{d.writer.rtnl, d.watcher.rtnl, d.manager.rtnl, d.reader} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
+	}
+	if d.links != nil {
+		d.links.Close()
+	}
+	if d.watcher.conn != nil {
+		errs = append(errs, d.watcher.conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run reports what the kernel holds and then what changes, until ctx ends; it returns nil then. The first report is
+// every AttachmentUp, one Observed for each VNI and one for the table of VTEPs, and Synced. Run may be called once.
+func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
+	d.expected.watched.Store(true)
+	defer d.expected.watched.Store(false)
+	if err := d.startLinks(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.watcher.run(ctx) }) // reads notifications into pending
+	g.Go(func() error {                              // takes them out of pending
+		if err := d.firstReport(ctx, sink); err != nil {
+			return err
+		}
+		return d.reportLoop(ctx, sink)
+	})
+	return g.Wait()
+}
+
+// startLinks reads the links and mends what it may. From then on the watcher alone keeps the links: a dump that is older
+// than a notification must not undo it.
+func (d *Dataplane) startLinks() error {
+	if err := d.readLinks(); err != nil {
+		return err
+	}
+	mended := false
+	for _, at := range d.topo.all() {
+		mended = mended || at.mend != (mend{})
+		d.manage(at)
+	}
+	if mended { // so that nothing is reported as a fault that we have just mended
+		if err := d.readLinks(); err != nil {
+			return err
+		}
+	}
+	d.pending.take() // the first report says all of it
+	return nil
+}
+
+func (d *Dataplane) readLinks() error {
+	links, err := dumpLinks(d.reader)
+	if err != nil {
+		return err
+	}
+	d.topo.replace(links)
+	return nil
+}
+
+// Apply carries out a batch, in order, and reports what was refused. One entry that is refused does not stop the others.
+func (d *Dataplane) Apply(ctx context.Context, b evpn.KernelBatch) evpn.Applied {
+	failed := d.writer.apply(ctx, b.Ops, &d.kernel, &d.counts)
+	d.written.Store(b.Seq)
+	return evpn.Applied{Batch: b.Seq, Failed: failed}
+}
+
+// ReadBack says what the kernel holds for each of vnis, 0 being the table of VTEPs. asOf is the last batch applied. It
+// is silent about local hosts (nil MACs and IPs): only Run knows the order of a dump and of what it saw change.
+func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	events, err := d.observe(d.writer.rtnl, vnis)
+	for i, ev := range events {
+		o := ev.(evpn.Observed)
+		o.AsOf, o.MACs, o.IPs = asOf, nil, nil
+		events[i] = o
+	}
+	return events, err
+}
+
+// Reconfigure replaces the options, but for the socket's. Entries of ours in VNIs that are no longer served are removed.
+func (d *Dataplane) Reconfigure(opt Options) {
+	var stopped []evpn.VNI
+	for _, at := range d.topo.all() {
+		if !opt.serves(at.VNI) {
+			stopped = append(stopped, at.VNI)
+		}
+	}
+	if err := d.flush(context.Background(), stopped); err != nil {
+		d.log.WithError(err).Warn("entries of vnis that are no longer served are left")
+	}
+	d.topo.configure(opt)
+}
+
+// Flush removes every entry that is ours. The error joins what was refused.
+func (d *Dataplane) Flush(ctx context.Context) error {
+	if !d.expected.watched.Load() {
+		if err := d.readLinks(); err != nil {
+			return err
+		}
+	}
+	vnis := []evpn.VNI{0}
+	for _, at := range d.topo.all() {
+		vnis = append(vnis, at.VNI)
+	}
+	return d.flush(ctx, vnis)
+}
+
+func (d *Dataplane) flush(ctx context.Context, vnis []evpn.VNI) error {
+	events, err := d.observe(d.writer.rtnl, vnis)
+	if err != nil {
+		return err
+	}
+	var ops []evpn.KernelOp
+	for _, ev := range events {
+		for _, e := range ev.(evpn.Observed).Entries {
+			if e.Ours {
+				ops = append(ops, evpn.KernelOp{Key: e.Key, Entry: e.Entry, Del: true})
+			}
+		}
+	}
+	slices.SortStableFunc(ops, func(a, b evpn.KernelOp) int { return int(b.Key.Table) - int(a.Key.Table) })
+	var errs []error
+	for _, f := range d.writer.apply(ctx, ops, &d.kernel, &d.counts) {
+		errs = append(errs, f.Err)
+	}
+	return errors.Join(errs...)
+}

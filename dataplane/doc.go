@@ -1,0 +1,35 @@
+// Package dataplane is evpnd's only door to the Linux kernel: it reports what the kernel holds as evpn events and makes
+// true what the core asks for in kernel batches. It reports and it writes; it never decides.
+//
+// Reading order:
+//
+//   - options.go, dataplane.go: the life of a Dataplane: New, Run, Apply, ReadBack, Flush.
+//   - parse.go: a netlink message as a row, a nexthop or a link. Pure, fuzzed.
+//   - links.go, faults.go, manage.go: which VXLAN devices are attachments, what is wrong with them, what we may mend.
+//   - watch.go, pending.go, report.go: notifications become events, coalesced so that reading never waits for the core.
+//   - readback.go: dumps become evpn.Observed.
+//   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
+//   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
+//
+// # What is ours
+//
+// Nothing that is not ours is overwritten or deleted. The marks, each one readable from the kernel after a restart:
+//
+//   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range.
+//   - Remote MAC: NTF_EXT_LEARNED on both halves, the bridge's on the VXLAN port, the VXLAN device's with a nexthop group
+//     of ours (or a dst where the kernel has no FDB nexthops).
+//   - Neighbours: NTF_EXT_LEARNED and protocol 186 together. The protocol alone stays on a row that someone else
+//     replaced by hand; the flag does not.
+//   - Flood list: NTF_EXT_LEARNED on the all-zero MAC. Linux keeps that flag per list, not per dst: a list begun by an
+//     operator never gets our mark, and an operator's plain append takes it off ours. So a dst is ours when this process
+//     appended it, or when the list carried the mark as we first read it. On an unmarked list everything found at start is
+//     foreign, also what an earlier life of ours appended there: leaving one flood dst too many is the safe side.
+//     The device's own "remote" is always foreign.
+//
+// # Why a remote MAC is claimed first
+//
+// The bridge honours NLM_F_EXCL only for rows without NTF_EXT_LEARNED. With the flag it takes over whatever is there,
+// also an orchestrator's static row on a local port (seen on Linux 6.18). So a new remote MAC is written in two batches:
+// a plain EXCL row in the bridge, which fails where anything stands, and then the marked row in both halves, EXCL again
+// for the VXLAN device. Everything else (replace, delete, whatever was refused) looks before it writes.
+package dataplane

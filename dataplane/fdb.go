@@ -1,0 +1,283 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// A remote MAC takes two rows: the bridge's says that the MAC is behind the VXLAN port, the VXLAN device's behind which
+// VTEP it is. doc.go says why a new one is claimed before it is bound.
+const (
+	remoteState = unix.NUD_NOARP | unix.NUD_REACHABLE // the VXLAN device refuses NOARP alone
+	bothHalves  = unix.NTF_SELF | unix.NTF_MASTER
+	ourMark     = unix.NTF_EXT_LEARNED
+)
+
+// writeFDB carries out the steps of TableFDB.
+func (w *writer) writeFDB() {
+	w.locate()
+	for i := range w.steps {
+		w.startFDB(&w.steps[i])
+	}
+	w.send(claim, w.buildClaim, nil, func(s *step, err error) {
+		switch {
+		case err == nil:
+			s.phase, s.made = bind, true
+		case errors.Is(err, unix.EEXIST):
+			s.phase = look
+		default:
+			s.fail(err)
+		}
+	})
+	w.send(bind, func(s *step) { w.putBind(s, netlink.Create|netlink.Excl) }, nil, func(s *step, err error) {
+		switch {
+		case err == nil:
+			s.phase = done
+		case errors.Is(err, unix.EEXIST):
+			s.phase = look
+		default:
+			s.fail(err)
+			s.phase = undo
+		}
+	})
+	w.send(look, w.buildLook, keepRow, func(s *step, err error) {
+		if err != nil && !gone(err) {
+			s.fail(err)
+			s.phase = undo
+		}
+	})
+	w.decideFDB()
+	w.send(change, w.buildChange, nil, func(s *step, err error) {
+		switch {
+		case err == nil:
+		case gone(err): // a delete that came too late: nothing will be notified
+			w.expected.take(rowKey{ifindex: s.at.device, mac: s.op.Key.MAC})
+			w.expected.take(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
+		default:
+			s.fail(err)
+			s.phase = undo
+		}
+	})
+	w.send(undo, w.buildUndo, nil, func(*step, error) {})
+}
+
+func (w *writer) startFDB(s *step) {
+	switch {
+	case s.at == nil:
+		return
+	case s.op.Del:
+		s.phase = look
+		return
+	}
+	group, ok := w.vteps.groupOf(s.op.Entry.VTEP)
+	switch {
+	case !ok:
+		s.fail(fmt.Errorf("vtep %s has no nexthop", s.op.Entry.VTEP))
+		return
+	case s.op.Key.MAC.IsZero() || s.op.Key.MAC.IsGroup():
+		s.fail(errors.New("not the MAC of a host"))
+		return
+	}
+	s.group, s.phase = group, claim
+	if s.op.Replace {
+		s.phase = look
+	}
+	if w.vteps.dst {
+		s.group = 0
+	}
+}
+
+// nearState is the state and flags of the bridge's row. Local frames move a plain row to their port, which is how a host
+// that comes home is noticed; a sticky one they do not.
+func nearState(e evpn.Entry) (state uint16, flags uint8) {
+	if e.Sticky {
+		return remoteState, unix.NTF_MASTER | ntfSticky
+	}
+	return unix.NUD_REACHABLE, unix.NTF_MASTER
+}
+
+func (w *writer) buildClaim(s *step) {
+	w.putNear(s, netlink.Create|netlink.Excl)
+}
+
+// putNear adds the message for the bridge's row alone, without our mark.
+func (w *writer) putNear(s *step, flags netlink.HeaderFlags) {
+	state, rowFlags := nearState(s.op.Entry)
+	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
+		b = putNDM(b, unix.AF_BRIDGE, s.at.device, state, rowFlags)
+		return putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+	})
+}
+
+// putBind adds the message that marks the bridge's row and makes the VXLAN device's. The kernel keeps the stickiness of
+// the bridge's row as it is, and ignores NLM_F_EXCL there.
+func (w *writer) putBind(s *step, flags netlink.HeaderFlags) {
+	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
+		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, bothHalves|ourMark)
+		b = putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+		if s.group != 0 {
+			return putAttr32(b, ndaNHID, s.group)
+		}
+		return putAddr(b, unix.NDA_DST, s.op.Entry.VTEP)
+	})
+}
+
+func (w *writer) buildLook(s *step) {
+	for _, half := range []uint8{unix.NTF_MASTER, unix.NTF_SELF} {
+		w.batch.add(unix.RTM_GETNEIGH, 0, func(b []byte) []byte {
+			b = putNDM(b, unix.AF_BRIDGE, s.at.device, 0, half)
+			return putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+		})
+	}
+}
+
+// keepRow keeps what a look found.
+func keepRow(s *step, r row) {
+	if r.self() {
+		s.far = r
+	} else {
+		s.near = r
+	}
+}
+
+// owner says whose a row is, as far as an op is concerned.
+type owner uint8
+
+const (
+	nobody  owner = iota // nothing there, or learned where we may write
+	ours                 // carries our marks
+	learned              // learned from a local host
+	foreign              // put there by someone else
+)
+
+// nearOwner judges the bridge's row.
+func nearOwner(at *attached, r row) owner {
+	switch {
+	case r.family == 0:
+		return nobody
+	case r.ext() && r.ifindex == at.device:
+		return ours
+	case r.ext() || r.fixed():
+		return foreign
+	case r.ifindex == at.device: // learned from the overlay, or a claim that was not bound
+		return nobody
+	default:
+		return learned
+	}
+}
+
+// farOwner judges the VXLAN device's row.
+func farOwner(v *vteps, r row) owner {
+	switch {
+	case r.family == 0:
+		return nobody
+	case r.ext() && r.nhid != 0:
+		if _, ok := v.vtepOf(r.nhid); ok {
+			return ours
+		}
+		return foreign
+	case r.ext():
+		return ours
+	case r.fixed():
+		return foreign
+	default: // learned from the overlay
+		return nobody
+	}
+}
+
+// decideFDB judges what the looks found.
+func (w *writer) decideFDB() {
+	for i := range w.steps {
+		s := &w.steps[i]
+		if s.phase != look {
+			continue
+		}
+		near, far := nearOwner(s.at, s.near), farOwner(w.vteps, s.far)
+		blocked := near == foreign || far == foreign || near == learned && !s.op.Replace
+		switch {
+		case s.op.Del && near != ours && far != ours:
+			s.phase = done
+		case s.op.Del || !blocked:
+			s.phase = change
+			s.made = s.made || near != ours
+		case s.made: // someone's row in the VXLAN device: take back our half
+			s.fail(fmt.Errorf("%w: %s", errForeign, w.tell(s)))
+			s.phase = undo
+		case s.near.ifindex == s.at.device && w.vtepBehind(s.far) == s.op.Entry.VTEP:
+			s.phase = done // theirs says the same
+		default:
+			s.fail(fmt.Errorf("%w: %s", errForeign, w.tell(s)))
+		}
+	}
+}
+
+// tell describes the rows that stand in the way.
+func (w *writer) tell(s *step) string {
+	text := ""
+	if s.near.family != 0 && s.near.ifindex != s.at.device {
+		text = "bridge port " + w.topo.portName(s.near.ifindex)
+	} else if s.near.family != 0 {
+		text = "bridge row on " + s.at.Device
+	}
+	if s.far.family != 0 {
+		text += fmt.Sprintf(" vxlan row to %s nexthop %d", s.far.dst, s.far.nhid)
+	}
+	return text
+}
+
+func (w *writer) buildChange(s *step) {
+	near, far := nearOwner(s.at, s.near), farOwner(w.vteps, s.far)
+	if s.op.Del {
+		w.buildDelete(s, near == ours, far == ours)
+		return
+	}
+	if s.op.Entry.Sticky || s.near.flags&ntfSticky != 0 {
+		w.putNear(s, netlink.Create|netlink.Replace)
+	}
+	if s.far.family != 0 && (far != ours || (s.far.nhid != 0) != (s.group != 0)) {
+		// From dst to nexthop the kernel refuses to replace, the other way it says yes and does nothing.
+		w.buildDelete(s, false, true)
+	}
+	w.putBind(s, netlink.Create|netlink.Replace)
+}
+
+// buildDelete adds the message that removes the given halves. Asked for both, the kernel does not try the VXLAN
+// device's when the bridge's is not there; so only for what a look has found.
+func (w *writer) buildDelete(s *step, near, far bool) {
+	var halves uint8
+	if near {
+		halves |= unix.NTF_MASTER
+		w.expected.put(rowKey{ifindex: s.at.device, mac: s.op.Key.MAC})
+	}
+	if far {
+		halves |= unix.NTF_SELF
+		w.expected.put(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
+	}
+	w.batch.add(unix.RTM_DELNEIGH, 0, func(b []byte) []byte {
+		b = putNDM(b, unix.AF_BRIDGE, s.at.device, 0, halves)
+		return putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+	})
+}
+
+// buildUndo takes the bridge's half away when the VXLAN device's was refused: the kernel does the bridge's first and
+// leaves it. A half that was ours before stays.
+func (w *writer) buildUndo(s *step) {
+	if s.made && !s.op.Del {
+		w.buildDelete(s, true, false)
+	}
+}
+
+// vtepBehind names the VTEP of a VXLAN device's row; the zero Addr when it is not known.
+func (w *writer) vtepBehind(r row) (a netip.Addr) {
+	if r.nhid == 0 {
+		return r.dst
+	}
+	a, _ = w.vteps.vtepOf(r.nhid)
+	return a
+}

@@ -1,0 +1,228 @@
+package dataplane
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
+)
+
+func TestDevicesComeGoMoveAndAreRenamed(t *testing.T) {
+	l := newLab(t)
+	c := l.start()
+	var at evpn.Attachment
+	c.look(func() { at = c.attached[10] })
+	if at.Device != "vx10" || at.Bridge != "br10" || at.BridgeMAC != (evpn.MAC{2, 0, 0, 0, 0xaa, 1}) || !at.Usable || len(at.Faults) != 0 {
+		t.Errorf("at start: %+v", at)
+	}
+	addVNI(t, 20)
+	c.wait(t, "a new VNI", func() bool { return c.attached[20].Usable && c.observed[20] > 0 })
+	sendFrame(t, "h20", macA)
+	c.wait(t, "a host of the new VNI", func() bool { return c.macs[20][macA].Port == "p20" })
+	run(t, `ip link set vx20 down
+		ip link set vx20 name overlay`)
+	c.wait(t, "the new name", func() bool { return c.attached[20].Device == "overlay" && !c.attached[20].Usable })
+	run(t, "ip link set overlay up")
+	c.wait(t, "it to be up", func() bool { return c.attached[20].Usable })
+	run(t, `ip link add br30 address 02:00:00:00:aa:30 mtu 1450 type bridge
+		ip link set br30 up
+		ip link set overlay master br30
+		bridge link set dev overlay learning off`)
+	c.wait(t, "the other bridge", func() bool { return c.attached[20].Bridge == "br30" && len(c.attached[20].Faults) == 0 })
+	c.wait(t, "its hosts, of which there are none", func() bool { return len(c.macs[20]) == 0 })
+	run(t, "ip link set overlay nomaster")
+	c.wait(t, "the VNI to go", func() bool { _, ok := c.attached[20]; return !ok })
+	run(t, "ip link set overlay master br30")
+	c.wait(t, "the VNI to come back", func() bool { return c.attached[20].Usable })
+	var before int
+	c.look(func() { before = c.observed[20] })
+	run(t, "ip link del overlay")
+	c.wait(t, "the device to go", func() bool { _, ok := c.attached[20]; return !ok })
+	run(t, `ip link add vx20 type vxlan id 20 dstport 4789 local 10.0.0.1 nolearning
+		ip link set vx20 master br30 up`)
+	c.wait(t, "the device made again, with a fresh look", func() bool { return c.attached[20].Device == "vx20" && c.observed[20] > before })
+}
+
+// TestFaults: what can be wrong with the devices is said in plain words with the command that mends it; the command does.
+func TestFaults(t *testing.T) {
+	for _, c := range []struct {
+		name, spoil string
+		want        string // the fault, or its beginning
+		usable      bool
+		mend        bool // the command can be run as it stands
+	}{
+		{"vxlan learning", "ip link set vx10 type vxlan learning", "vx10 learns remote MACs", false, true},
+		{"port learning", "bridge link set dev vx10 learning on", "bridge port vx10 learns", true, true},
+		{"vxlan down", "ip link set vx10 down", "vx10 is down", false, true},
+		{"bridge down", "ip link set br10 down", "bridge br10 is down", false, true},
+		{"other local address", "ip link set vx10 type vxlan local 10.0.0.9", "vx10 has local address 10.0.0.9", false, true},
+		{"no local address", `ip link del vx10
+			ip link add vx10 mtu 1450 type vxlan id 10 dstport 4789 nolearning
+			ip link set vx10 master br10 up
+			bridge link set dev vx10 learning off`, "vx10 has no local address", false, true},
+		{"other UDP port", `ip link del vx10
+			ip link add vx10 mtu 1450 type vxlan id 10 dstport 8472 local 10.0.0.1 nolearning
+			ip link set vx10 master br10 up
+			bridge link set dev vx10 learning off`, "vx10 uses UDP port 8472", true, false},
+		{"remote", `ip link del vx10
+			ip link add vx10 mtu 1450 type vxlan id 10 dstport 4789 local 10.0.0.1 remote 10.0.0.7 nolearning
+			ip link set vx10 master br10 up
+			bridge link set dev vx10 learning off`, "vx10 floods to 10.0.0.7", true, false},
+		{"two devices", `ip link add vx10b mtu 1450 type vxlan id 10 dstport 4790 local 10.0.0.1 nolearning
+			ip link add br11 mtu 1450 type bridge
+			ip link set vx10b master br11`, "vx10b has VNI 10 as well", true, true},
+		{"two VNIs on a bridge", `ip link add vx9 mtu 1450 type vxlan id 9 dstport 4789 local 10.0.0.1 nolearning
+			ip link set vx9 master br10 up`, "bridge br10 joins VNI 9 and VNI 10", true, false},
+		{"MTU of the bridge", `ip link set p10 mtu 9000
+			ip link set br10 mtu 9000`, "bridge br10 has MTU 9000", true, true},
+		{"MTU of the underlay", `ip link add und0 mtu 1400 type bridge
+			ip link set und0 up
+			ip link set h10 down`, "vx10 has MTU 1450", true, false},
+		{"br_netfilter", `sysctl -qw net.bridge.bridge-nf-call-iptables=1
+			ip link set p10 mtu 1440`, "frames in bridges go through iptables", true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			ctl := l.start()
+			run(t, c.spoil)
+			find := func() int {
+				return slices.IndexFunc(ctl.attached[10].Faults, func(f string) bool { return strings.HasPrefix(f, c.want) })
+			}
+			ctl.wait(t, "the fault "+c.want, func() bool { return find() >= 0 && ctl.attached[10].Usable == c.usable })
+			if !c.mend {
+				return
+			}
+			var fault string
+			ctl.look(func() { fault = ctl.attached[10].Faults[find()] })
+			_, command, _ := strings.Cut(fault, ": ")
+			run(t, command)
+			ctl.wait(t, "the fault to go with "+command, func() bool { return find() < 0 && ctl.attached[10].Usable })
+		})
+	}
+}
+
+func TestIPv6DisabledIsAFaultWhenWanted(t *testing.T) {
+	l := newLab(t)
+	run(t, "sysctl -qw net.ipv6.conf.br10.disable_ipv6=1")
+	l = newPlane(t, options())
+	c := l.start()
+	c.look(func() {
+		if len(c.attached[10].Faults) != 0 {
+			t.Errorf("faults without IPv6 hosts: %q", c.attached[10].Faults)
+		}
+	})
+	if failed := l.write(addNeighbor(host6, macA)); len(failed) != 1 || failed[0].Foreign {
+		t.Errorf("failed: %+v", failed)
+	}
+	c.wait(t, "the fault", func() bool {
+		return len(c.attached[10].Faults) == 1 && strings.Contains(c.attached[10].Faults[0], "net/ipv6/conf/br10/disable_ipv6=0")
+	})
+}
+
+// TestDeviceWithManyVNIsIsNotServed, and Status says so.
+func TestDeviceWithManyVNIsIsNotServed(t *testing.T) {
+	l := newLab(t)
+	run(t, `ip link add svd type vxlan dstport 4788 external nolearning
+		ip link add brs type bridge
+		ip link set svd master brs`)
+	c := l.start()
+	c.look(func() {
+		if len(c.attached) != 1 {
+			t.Errorf("attached %+v", c.attached)
+		}
+	})
+	if s := l.Status().Unserved; len(s) != 1 || !strings.Contains(s[0], "svd carries many VNIs") {
+		t.Errorf("unserved %q", s)
+	}
+}
+
+// TestDevicesAreChangedOnlyWhenTold compares the settings before and after a start.
+func TestDevicesAreChangedOnlyWhenTold(t *testing.T) {
+	yes, no := true, false
+	for _, c := range []struct {
+		name              string
+		opt               func(*Options)
+		managed, suppress bool
+	}{
+		{"told nothing", func(*Options) {}, false, false},
+		{"told to manage", func(o *Options) { o.Manage = true }, true, false},
+		{"told to manage this one", func(o *Options) { o.VNIs = map[evpn.VNI]VNIOptions{10: {Manage: &yes}} }, true, false},
+		{"told to manage all but this one", func(o *Options) { o.Manage = true; o.VNIs = map[evpn.VNI]VNIOptions{10: {Manage: &no}} }, false, false},
+		{"told to suppress", func(o *Options) { o.VNIs = map[evpn.VNI]VNIOptions{10: {NeighSuppress: &yes}} }, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			run(t, `ip link set vx10 type vxlan learning
+				bridge link set dev vx10 learning on`)
+			opt := options()
+			c.opt(&opt)
+			l = newPlane(t, opt)
+			ctl := l.start()
+			var usable bool
+			ctl.look(func() { usable = ctl.attached[10].Usable })
+			link, port := run(t, "ip -d link show vx10"), run(t, "bridge -d link show dev vx10")
+			for what, got := range map[string]bool{
+				"nolearning":        strings.Contains(link, "nolearning") == c.managed,
+				"port learning off": strings.Contains(port, "learning off") == c.managed,
+				"neigh_suppress on": strings.Contains(port, "neigh_suppress on") == c.suppress,
+				"usable":            usable == c.managed,
+			} {
+				if !got {
+					t.Errorf("%s is not as wanted: %s %s", what, link, port)
+				}
+			}
+			if !c.managed {
+				return
+			}
+			run(t, "ip link set vx10 type vxlan learning") // and while running
+			eventually(t, "learning to be switched off again", func() bool {
+				return strings.Contains(run(t, "ip -d link show vx10"), "nolearning")
+			})
+			ctl.wait(t, "it to be usable", func() bool { return ctl.attached[10].Usable })
+		})
+	}
+}
+
+func TestReconfigureServesOtherVNIs(t *testing.T) {
+	l := newLab(t)
+	addVNI(t, 20)
+	c := l.start()
+	c.wait(t, "both VNIs", func() bool { return len(c.attached) == 2 })
+	l.must(addVTEP(vtep2), addFlood(vtep2), addFDB(macA, vtep2), addNeighbor(hostA, macA))
+	l.Reconfigure(OptionsFrom(&config.Config{VTEP: options().VTEP, VNIs: map[evpn.VNI]config.VNI{20: {}, 10: {Off: true}}}))
+	c.wait(t, "VNI 10 to go", func() bool { _, ok := c.attached[10]; return !ok && c.attached[20].Usable })
+	if left := append(fdb(t, macA), fdb(t, evpn.MAC{})...); len(left) != 0 || strings.Contains(neighbors(t), "10.1.1.1") {
+		t.Errorf("entries of the VNI that is off: %q %q", left, neighbors(t))
+	}
+	opt := options()
+	opt.VTEP = vtep2
+	var before int
+	c.look(func() { before = c.observed[10] })
+	l.Reconfigure(opt)
+	c.wait(t, "VNI 10 to come back, both with the wrong address", func() bool {
+		return len(c.attached) == 2 && !c.attached[10].Usable && !c.attached[20].Usable && c.observed[10] > before
+	})
+}
+
+// TestFaultsThatThisKernelCannotShow are judged on plain values.
+func TestFaultsThatThisKernelCannotShow(t *testing.T) {
+	good := func() (dev, br link, env environment) {
+		dev = link{name: "vx10", up: true, mtu: 1430, vxlan: vxlanDevice{vni: 10, local: host6, port: vxlanPort}}
+		return dev, link{name: "br10", up: true, mtu: 1430}, environment{underlayMTU: 1500}
+	}
+	dev, br, env := good()
+	if list, usable := faults(&dev, &br, env); !usable || len(list) != 0 {
+		t.Errorf("good devices, VTEP not known: %q %v", list, usable)
+	}
+	br.vlanFiltering = true
+	if list, usable := faults(&dev, &br, env); usable || len(list) != 1 || !strings.Contains(list[0], "vlan_filtering 0") {
+		t.Errorf("VLAN-aware bridge: %q %v", list, usable)
+	}
+	dev, br, env = good()
+	dev.mtu, br.mtu = 1450, 1450 // right for IPv4, 20 octets too many for IPv6
+	if list, usable := faults(&dev, &br, env); !usable || len(list) != 1 || !strings.HasSuffix(list[0], "mtu 1430") {
+		t.Errorf("MTU over IPv6: %q %v", list, usable)
+	}
+}

@@ -1,0 +1,269 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+const (
+	// protocolBGP marks what is ours in tables that keep a protocol number (RTPROT_BGP).
+	protocolBGP = unix.RTPROT_BGP
+	// firstID begins our range of nexthop ids: VTEP n has nexthop firstID+2n and group firstID+2n+1.
+	firstID uint32 = 0x4556_0000
+	// maxVTEPs bounds our range of ids.
+	maxVTEPs = 1 << 15
+)
+
+var errNoID = fmt.Errorf("all %d nexthop ids of our range are taken", maxVTEPs)
+
+// vteps knows the FDB nexthop group of each remote VTEP (A3). In dst mode, on kernels without FDB nexthops, it knows the
+// VTEPs only. Written by the goroutine that writes the kernel; read and corrected by the watcher.
+type vteps struct {
+	dst bool // dst mode; set once
+
+	mu      sync.Mutex
+	group   map[netip.Addr]uint32 // VTEP → group id
+	vtep    map[uint32]netip.Addr // group id → VTEP
+	foreign map[uint32]bool       // first ids of pairs in our range that someone else uses
+	next    uint32                // where to look for a free pair
+}
+
+func newVTEPs(dst bool) *vteps {
+	return &vteps{
+		dst: dst, group: map[netip.Addr]uint32{}, vtep: map[uint32]netip.Addr{}, foreign: map[uint32]bool{}, next: firstID,
+	}
+}
+
+// groupOf returns the group of a VTEP; in dst mode ok says only that the VTEP is known.
+func (v *vteps) groupOf(a netip.Addr) (id uint32, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id, ok = v.group[a]
+	return id, ok
+}
+
+// vtepOf returns the VTEP behind a group of ours.
+func (v *vteps) vtepOf(group uint32) (netip.Addr, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a, ok := v.vtep[group]
+	return a, ok
+}
+
+// reserve finds a free pair of ids for a VTEP and returns its first.
+func (v *vteps) reserve(a netip.Addr) (uint32, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for range maxVTEPs {
+		id := v.next
+		if v.next += 2; v.next >= firstID+2*maxVTEPs {
+			v.next = firstID
+		}
+		if _, used := v.vtep[id+1]; !used && !v.foreign[id] {
+			v.group[a], v.vtep[id+1] = id+1, a
+			return id, nil
+		}
+	}
+	return 0, errNoID
+}
+
+// forget drops a VTEP; foreign says that someone else has its ids.
+func (v *vteps) forget(a netip.Addr, foreign bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if id, ok := v.group[a]; ok {
+		delete(v.group, a)
+		delete(v.vtep, id)
+		if foreign {
+			v.foreign[id-1] = true
+		}
+	}
+}
+
+// adopt replaces what is known by a dump: a pair is ours when nexthop and group have our protocol, the FDB flag and ids
+// of our range that belong together; the gateway names the VTEP. Halves of pairs and second pairs of one VTEP are returned
+// as leftovers to be removed.
+func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
+	if v.dst {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.group)
+	clear(v.vtep)
+	clear(v.foreign)
+	gateways := map[uint32]netip.Addr{}
+	groups := map[uint32]bool{}
+	for _, n := range dump {
+		if n.id < firstID || n.id >= firstID+2*maxVTEPs {
+			continue
+		}
+		first := n.id &^ 1
+		switch ours := n.proto == protocolBGP && n.fdb; {
+		case ours && n.id == first && n.gateway.IsValid():
+			gateways[n.id] = n.gateway
+		case ours && n.id != first && len(n.members) == 1 && n.members[0] == first:
+			groups[n.id] = true
+		default:
+			v.foreign[first] = true
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(gateways)) {
+		a := gateways[id]
+		if _, twice := v.group[a]; twice || !groups[id+1] || v.foreign[id] {
+			if !v.foreign[id] {
+				leftovers = append(leftovers, id) // its group goes with it
+			}
+			continue
+		}
+		v.group[a], v.vtep[id+1] = id+1, a
+	}
+	return leftovers
+}
+
+// all returns the known VTEPs in order.
+func (v *vteps) all() []netip.Addr {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(v.group), netip.Addr.Compare)
+}
+
+// matches reports whether what a notification says of an id of ours is what we made; ok is false for ids not ours.
+func (v *vteps) matches(n nexthop) (a netip.Addr, same, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a, ok = v.vtep[n.id|1]
+	if !ok {
+		return a, false, false
+	}
+	if n.id&1 == 0 {
+		return a, n.gateway == a, true
+	}
+	return a, len(n.members) == 1 && n.members[0] == n.id-1, true
+}
+
+func putNexthop(b []byte, id uint32, gateway netip.Addr) []byte {
+	b = append(b, family(gateway), 0, protocolBGP, 0, 0, 0, 0, 0)
+	b = putAttr32(b, unix.NHA_ID, id)
+	b = putAddr(b, unix.NHA_GATEWAY, gateway)
+	return putAttr(b, nhaFDB, nil)
+}
+
+func putGroup(b []byte, id, member uint32) []byte {
+	b = append(b, unix.AF_UNSPEC, 0, protocolBGP, 0, 0, 0, 0, 0)
+	b = putAttr32(b, unix.NHA_ID, id)
+	entry := append(binary.NativeEndian.AppendUint32(nil, member), 0, 0, 0, 0) // a weight of 1 is written as 0
+	b = putAttr(b, unix.NHA_GROUP, entry)
+	return putAttr(b, nhaFDB, nil)
+}
+
+func putNexthopID(b []byte, id uint32) []byte {
+	b = append(b, make([]byte, unix.SizeofNhmsg)...)
+	return putAttr32(b, unix.NHA_ID, id)
+}
+
+// probeNexthops reports whether the kernel has FDB nexthops (Linux 5.8), by making one and removing it.
+func probeNexthops(r *rtnl) (bool, error) {
+	id := firstID + 2*maxVTEPs // just above the range
+	err := r.do(unix.RTM_NEWNEXTHOP, netlink.Create|netlink.Excl, func(b []byte) []byte {
+		return putNexthop(b, id, netip.AddrFrom4([4]byte{192, 0, 2, 1})) // RFC 5737; nothing is sent to it
+	})
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return false, fmt.Errorf("create nexthop (CAP_NET_ADMIN is needed): %w", err)
+	case err != nil && !errors.Is(err, unix.EEXIST):
+		return false, nil
+	}
+	err = r.do(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id) })
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return false, fmt.Errorf("delete probe nexthop: %w", err)
+	}
+	return true, nil
+}
+
+// writeVTEP applies one op of TableVTEP.
+func (w *writer) writeVTEP(op evpn.KernelOp) error {
+	a := op.Key.Addr
+	_, known := w.vteps.groupOf(a)
+	switch {
+	case op.Del && !known, !op.Del && known:
+		return nil
+	case op.Del:
+		return w.deleteVTEP(a)
+	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast():
+		return fmt.Errorf("add vtep %s: not an address of a VTEP", a)
+	}
+	for {
+		id, err := w.vteps.reserve(a)
+		if err != nil {
+			return fmt.Errorf("add vtep %s: %w", a, err)
+		}
+		if w.vteps.dst {
+			return nil
+		}
+		w.batch.reset()
+		w.batch.add(unix.RTM_NEWNEXTHOP, netlink.Create|netlink.Excl, func(b []byte) []byte { return putNexthop(b, id, a) })
+		w.batch.add(unix.RTM_NEWNEXTHOP, netlink.Create|netlink.Excl, func(b []byte) []byte { return putGroup(b, id+1, id) })
+		err = w.rtnl.exchange(&w.batch, nil)
+		if err != nil {
+			w.vteps.forget(a, false)
+			return fmt.Errorf("add vtep %s: %w", a, err)
+		}
+		nhErr, groupErr := w.batch.errs[0], w.batch.errs[1]
+		if nhErr == nil && groupErr == nil {
+			return nil
+		}
+		taken := errors.Is(nhErr, unix.EEXIST) || errors.Is(groupErr, unix.EEXIST)
+		w.vteps.forget(a, taken)
+		if err := w.undoPair(id, nhErr == nil, groupErr == nil); err != nil {
+			return fmt.Errorf("add vtep %s: %w", a, err)
+		}
+		if !taken {
+			return fmt.Errorf("add vtep %s: %w", a, errors.Join(nhErr, groupErr))
+		}
+	}
+}
+
+// undoPair removes the half of a pair that was made before the other was refused. A group that was made on a nexthop of
+// someone else's is ours to remove, the nexthop is not.
+func (w *writer) undoPair(id uint32, madeNexthop, madeGroup bool) error {
+	w.batch.reset()
+	if madeGroup {
+		w.batch.add(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id+1) })
+	}
+	if madeNexthop {
+		w.batch.add(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id) })
+	}
+	return w.rtnl.exchange(&w.batch, nil)
+}
+
+// deleteVTEP removes a pair. FDB entries that still use the group go with it, without notification.
+func (w *writer) deleteVTEP(a netip.Addr) error {
+	id, _ := w.vteps.groupOf(a)
+	w.vteps.forget(a, false) // first, so that the watcher takes the notification for ours
+	if w.vteps.dst {
+		return nil
+	}
+	w.batch.reset()
+	w.batch.add(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id) })
+	w.batch.add(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id-1) })
+	if err := w.rtnl.exchange(&w.batch, nil); err != nil {
+		return fmt.Errorf("delete vtep %s: %w", a, err)
+	}
+	for _, err := range w.batch.errs {
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("delete vtep %s: %w", a, err)
+		}
+	}
+	return nil
+}

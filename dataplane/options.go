@@ -1,0 +1,57 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// Options say what the dataplane serves and what it may change.
+type Options struct {
+	VTEP     netip.Addr // our tunnel address; the zero Addr: the devices' local addresses are not judged
+	AutoVNIs bool       // serve every VXLAN device that is a port of a bridge, not only those in VNIs
+	Manage   bool       // set nolearning and port learning off on the devices of served VNIs
+	VNIs     map[evpn.VNI]VNIOptions
+
+	ReceiveBuffer  int           // octets for notifications; 0: 16 MiB. Room for 2500 of them per MiB
+	ResyncInterval time.Duration // least time between two resyncs after lost notifications; 0: 2 s
+}
+
+// VNIOptions are the options of one VNI; the zero value follows Options.
+type VNIOptions struct {
+	Off           bool  // do not serve it
+	Manage        *bool // nil: Options.Manage
+	NeighSuppress *bool // set neigh_suppress of the VXLAN port; nil: leave it
+}
+
+// OptionsFrom picks the dataplane's part of a configuration. The VTEP address must be resolved already.
+func OptionsFrom(c *config.Config) Options {
+	o := Options{VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Manage: c.ManageDevices, VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs))}
+	for vni, v := range c.VNIs {
+		o.VNIs[vni] = VNIOptions{Off: v.Off, Manage: v.Manage, NeighSuppress: v.NeighSuppress}
+	}
+	return o
+}
+
+// serves reports whether a VNI is to be served.
+func (o Options) serves(vni evpn.VNI) bool {
+	v, named := o.VNIs[vni]
+	return !v.Off && (named || o.AutoVNIs)
+}
+
+// policy is what may be changed on the devices of one VNI.
+type policy struct {
+	manage   bool
+	suppress *bool
+}
+
+func (o Options) policy(vni evpn.VNI) policy {
+	v := o.VNIs[vni]
+	p := policy{manage: o.Manage, suppress: v.NeighSuppress}
+	if v.Manage != nil {
+		p.manage = *v.Manage
+	}
+	return p
+}

@@ -1,0 +1,172 @@
+package dataplane
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+const (
+	// tamperedLimit is how many tampered entries of one VNI are named one by one; above it the VNI is read anew.
+	tamperedLimit = 1000
+	// pendingLimit bounds what waits for a slow core; above it everything is read anew instead.
+	pendingLimit = 1 << 20
+)
+
+// Keys under which events of local hosts are coalesced.
+type (
+	macKey struct {
+		vni evpn.VNI
+		mac evpn.MAC
+	}
+	ipKey struct {
+		vni evpn.VNI
+		ip  netip.Addr
+	}
+)
+
+// pending holds what was seen and not yet reported, the latest word on each thing only: events are levels. So reading
+// the socket never waits for the core, and a host that moves a thousand times meanwhile costs one event.
+type pending struct {
+	wake chan struct{} // holds a token when there is something to take
+
+	mu       sync.Mutex
+	vnis     map[evpn.VNI]*attached // attachments to report; nil: gone
+	index    map[any]int            // key → place in hosts
+	hosts    []evpn.Event
+	tampered map[evpn.VNI]map[evpn.EntryKey]struct{}
+	rereads  map[evpn.VNI]struct{}
+	overrun  bool // messages were lost: everything is to be read anew
+}
+
+// work is what pending held.
+type work struct {
+	up       []*attached
+	down     []evpn.VNI
+	hosts    []evpn.Event
+	tampered []evpn.EntryKey
+	rereads  []evpn.VNI
+	overrun  bool
+}
+
+func newPending() *pending {
+	p := &pending{wake: make(chan struct{}, 1)}
+	p.clear()
+	return p
+}
+
+func (p *pending) clear() {
+	p.vnis = map[evpn.VNI]*attached{}
+	p.index, p.hosts = map[any]int{}, nil
+	p.tampered = map[evpn.VNI]map[evpn.EntryKey]struct{}{}
+	p.rereads = map[evpn.VNI]struct{}{}
+	p.overrun = false
+}
+
+func (p *pending) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// host notes an event of a local host, in place of an earlier one with the same key.
+func (p *pending) host(key any, ev evpn.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	if i, ok := p.index[key]; ok {
+		p.hosts[i] = ev
+		return
+	}
+	if len(p.hosts) >= pendingLimit {
+		p.index, p.hosts, p.overrun = map[any]int{}, nil, true
+		return
+	}
+	p.index[key] = len(p.hosts)
+	p.hosts = append(p.hosts, ev)
+}
+
+// attachment notes an attachment to report; at is nil when the VNI has no device any more.
+func (p *pending) attachment(vni evpn.VNI, at *attached) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	p.vnis[vni] = at
+}
+
+// tamper notes that someone else changed or removed an entry of ours.
+func (p *pending) tamper(k evpn.EntryKey) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	if _, ok := p.rereads[k.VNI]; ok {
+		return
+	}
+	keys := p.tampered[k.VNI]
+	if keys == nil {
+		keys = map[evpn.EntryKey]struct{}{}
+		p.tampered[k.VNI] = keys
+	}
+	keys[k] = struct{}{}
+	if len(keys) > tamperedLimit {
+		delete(p.tampered, k.VNI)
+		p.rereads[k.VNI] = struct{}{}
+	}
+}
+
+// reread asks for a fresh look at a VNI.
+func (p *pending) reread(vnis ...evpn.VNI) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	for _, v := range vnis {
+		p.rereads[v] = struct{}{}
+	}
+}
+
+// lost says that notifications were lost.
+func (p *pending) lost() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	p.overrun = true
+}
+
+// take empties p.
+func (p *pending) take() work {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), overrun: p.overrun}
+	for _, vni := range slices.Sorted(maps.Keys(p.vnis)) {
+		if at := p.vnis[vni]; at != nil {
+			w.up = append(w.up, at)
+		} else {
+			w.down = append(w.down, vni)
+		}
+	}
+	for _, vni := range slices.Sorted(maps.Keys(p.tampered)) {
+		keys := slices.Collect(maps.Keys(p.tampered[vni]))
+		slices.SortFunc(keys, compareKeys)
+		w.tampered = append(w.tampered, keys...)
+	}
+	p.clear()
+	return w
+}
+
+func (p *pending) isLost() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.overrun
+}
+
+// again asks once more for the reading back that w asked for.
+func (p *pending) again(w work) {
+	p.reread(w.rereads...)
+	if w.overrun {
+		p.lost()
+	}
+}

@@ -1,0 +1,133 @@
+package dataplane
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// firstReport says what there is.
+func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) error {
+	var events []evpn.Event
+	for _, at := range d.topo.all() {
+		events = append(events, evpn.AttachmentUp{Attachment: at.Attachment})
+	}
+	observed, err := d.observeAll()
+	if err != nil {
+		return err
+	}
+	_ = send(ctx, sink, append(append(events, observed...), evpn.Synced{})) // an error is the end of ctx
+	return nil
+}
+
+// reportLoop hands pending events to the core. While the core is slow, pending keeps the latest word on each thing.
+func (d *Dataplane) reportLoop(ctx context.Context, sink chan<- []evpn.Event) error {
+	var resynced time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.pending.wake:
+		}
+		if d.pending.isLost() {
+			if !pause(ctx, d.interval-time.Since(resynced)) {
+				return nil
+			}
+			resynced = time.Now()
+		}
+		w := d.pending.take()
+		events, err := d.report(w)
+		if err != nil {
+			d.log.WithError(err).Warn("kernel not read back")
+			if !pause(ctx, retryAfter) {
+				return nil
+			}
+			d.pending.again(w)
+		}
+		if send(ctx, sink, events) != nil {
+			return nil
+		}
+	}
+}
+
+// report turns what was pending into events. What was read back comes last: it is younger than everything that was
+// pending, and of what was lost in between no notification will come. With an error, the events are those that could be
+// made.
+func (d *Dataplane) report(w work) ([]evpn.Event, error) {
+	var events []evpn.Event
+	for _, vni := range w.down {
+		events = append(events, evpn.AttachmentDown{VNI: vni})
+	}
+	for _, at := range w.up {
+		d.manage(at)
+		events = append(events, evpn.AttachmentUp{Attachment: at.Attachment})
+	}
+	events = append(events, w.hosts...)
+	if len(w.tampered) > 0 {
+		d.counts.tampered.Add(uint64(len(w.tampered)))
+		events = append(events, evpn.Tampered{Keys: w.tampered})
+	}
+	var observed []evpn.Event
+	var err error
+	switch {
+	case w.overrun:
+		d.counts.resyncs.Add(1)
+		observed, err = d.observeAll()
+	case len(w.rereads) > 0:
+		// A VNI that lost its device since is not reported: AttachmentDown says it.
+		w.rereads = slices.DeleteFunc(w.rereads, func(v evpn.VNI) bool { return v != 0 && d.topo.vni(v) == nil })
+		observed, err = d.observe(d.reader, w.rereads)
+	}
+	return append(events, observed...), err
+}
+
+// observeAll reads the table of VTEPs and every VNI back.
+func (d *Dataplane) observeAll() ([]evpn.Event, error) {
+	vnis := []evpn.VNI{0}
+	for _, at := range d.topo.all() {
+		vnis = append(vnis, at.VNI)
+	}
+	return d.observe(d.reader, vnis)
+}
+
+// observe reads VNIs back while nothing is written. The kernel walks a bridge's FDB by position, so that a row that
+// leaves it meanwhile hides another one; it does not say so, but we see the row leave, and read again.
+func (d *Dataplane) observe(r *rtnl, vnis []evpn.VNI) ([]evpn.Event, error) {
+	d.kernel.Lock()
+	defer d.kernel.Unlock()
+	written := d.written.Load()
+	o := observer{rtnl: r, topo: d.topo, vteps: d.vteps, floods: d.floods}
+	for range 2 {
+		shifts := d.counts.shifts.Load()
+		events, err := o.observe(vnis, written)
+		if err != nil || d.counts.shifts.Load() == shifts {
+			return events, err
+		}
+	}
+	return o.observe(vnis, written)
+}
+
+// send hands events over, unless ctx ends first.
+func send(ctx context.Context, sink chan<- []evpn.Event, events []evpn.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	select {
+	case sink <- events:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// pause waits; false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(max(d, 0)):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

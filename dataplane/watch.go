@@ -1,0 +1,279 @@
+package dataplane
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// watcher reads notifications and turns them into pending events. It never waits for anybody but the kernel.
+type watcher struct {
+	conn     *netlink.Conn
+	rtnl     *rtnl // to read the links anew after an overrun
+	topo     *topology
+	vteps    *vteps
+	floods   *floods
+	expected *expected
+	pending  *pending
+	counts   *counters
+	log      logrus.FieldLogger
+}
+
+// watchedGroups are the multicast groups of rtnetlink that we read.
+var watchedGroups = []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_NEXTHOP}
+
+// dialWatch opens the socket of the watcher and subscribes; from now on nothing is missed without ENOBUFS.
+func dialWatch(receiveBuffer int) (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open notification socket: %w", err)
+	}
+	err = errors.Join(c.SetReadBuffer(receiveBuffer), c.SetBPF(echoFilter()))
+	for _, g := range watchedGroups {
+		err = errors.Join(err, c.JoinGroup(g))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up notification socket: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// echoFilter drops, in the kernel, notifications of new rows that carry NTF_EXT_LEARNED: those are what we write
+// ourselves. Deletes pass, and so does a local frame that takes an entry over, since that clears the flag. (What someone
+// else writes with the flag set is found by the next read-back only.)
+func echoFilter() []bpf.RawInstruction {
+	const (
+		headerType = 4               // offset of nlmsg_type
+		rowFlags   = 16 + 10         // offset of ndm_flags
+		accept     = uint32(1) << 31 // octets to keep
+	)
+	var wire [2]byte // BPF loads in network order what netlink writes in the machine's
+	binary.NativeEndian.PutUint16(wire[:], unix.RTM_NEWNEIGH)
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: headerType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(binary.BigEndian.Uint16(wire[:])), SkipTrue: 3},
+		bpf.LoadAbsolute{Off: rowFlags, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: accept},
+	})
+	if err != nil {
+		panic(err) // the program is a constant
+	}
+	return program
+}
+
+// run reads until ctx ends.
+func (w *watcher) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { w.conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	raw, err := w.conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("receive notifications: %w", err)
+	}
+	buf := make([]byte, datagram)
+	for {
+		err := receive(raw, buf, func(b []byte) bool {
+			for m := range messages(b) {
+				w.handle(m)
+			}
+			return ctx.Err() != nil
+		}, w.topo.unsettled)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			if err := w.recover(ctx, raw, buf); err != nil {
+				return err
+			}
+		case err != nil:
+			return fmt.Errorf("receive notifications: %w", err)
+		}
+		w.topo.settle()
+	}
+}
+
+// recover deals with lost notifications: it empties the queue, reads the links, and asks for everything else to be read.
+func (w *watcher) recover(ctx context.Context, raw syscall.RawConn, buf []byte) error {
+	w.counts.overruns.Add(1)
+	w.log.Warn("netlink notifications lost, reading everything again")
+	if err := drain(ctx, raw, buf); err != nil {
+		return err
+	}
+	w.expected.clear()
+	links, err := dumpLinks(w.rtnl)
+	if err != nil {
+		return err
+	}
+	w.topo.replace(links)
+	w.pending.lost()
+	return nil
+}
+
+// handle takes in one notification. A message that cannot be read is counted and skipped.
+func (w *watcher) handle(m message) {
+	var err error
+	switch m.typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		var l linkMessage
+		if l, err = parseLink(m.data); err != nil {
+			break
+		}
+		if m.typ == unix.RTM_NEWLINK {
+			w.topo.update(l)
+		} else {
+			w.topo.remove(l)
+			w.floods.drop(l)
+		}
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		var r row
+		if r, err = parseRow(m.data); err == nil {
+			w.row(r, m.typ == unix.RTM_DELNEIGH)
+		}
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		var n nexthop
+		if n, err = parseNexthop(m.data); err == nil {
+			w.nexthop(n, m.typ == unix.RTM_DELNEXTHOP)
+		}
+	}
+	if err != nil {
+		w.counts.malformed.Add(1)
+	}
+}
+
+// row takes in a row of any table, in the light of the links that were reported before it. Making a port adds permanent
+// rows; those tell of nothing, and making a thousand ports need not look at all links a thousand times.
+func (w *watcher) row(r row, del bool) {
+	if r.family == unix.AF_BRIDGE && !r.self() && !r.ext() && r.state&unix.NUD_PERMANENT != 0 {
+		return
+	}
+	w.topo.settle()
+	switch {
+	case r.family != unix.AF_BRIDGE:
+		for _, at := range w.topo.onBridge(r.ifindex) {
+			w.neighbor(at, r, del)
+		}
+	case r.self():
+		if at := w.topo.onDevice(r.ifindex); at != nil {
+			w.deviceRow(at, r, del)
+		}
+	default:
+		for _, at := range w.topo.onBridge(r.master) {
+			w.bridgeRow(at, r, del)
+		}
+	}
+}
+
+// bridgeRow takes in a row of a bridge's FDB.
+func (w *watcher) bridgeRow(at *attached, r row, del bool) {
+	if w.topo.onDevice(r.ifindex) != nil { // the VXLAN port: nothing local
+		if del && r.ifindex == at.device && !w.expected.take(rowKey{ifindex: r.ifindex, mac: r.mac}) && stood(r) {
+			w.counts.shifts.Add(1)
+			w.pending.tamper(fdbKey(at, r))
+		}
+		return
+	}
+	if del {
+		w.counts.shifts.Add(1)
+	}
+	if isLocalMAC(r) {
+		w.pending.host(macKey{at.VNI, r.mac}, localMAC(at, r, w.topo.portName(r.ifindex), del))
+	}
+}
+
+// isLocalMAC reports whether a row of a bridge, on another port than the VXLAN device, tells of a host. Permanent rows
+// are addresses of the bridge itself; rows with NTF_EXT_LEARNED were put there by another daemon.
+func isLocalMAC(r row) bool {
+	return !r.ext() && r.state&unix.NUD_PERMANENT == 0 && !r.mac.IsGroup() && !r.mac.IsZero()
+}
+
+func localMAC(at *attached, r row, port string, gone bool) evpn.LocalMAC {
+	return evpn.LocalMAC{VNI: at.VNI, MAC: r.mac, Port: port, Static: r.state&unix.NUD_NOARP != 0, Gone: gone}
+}
+
+// stood reports whether a row that someone removed was an entry of ours, or may have stood for one because it said the
+// same.
+func stood(r row) bool { return r.ext() || r.fixed() }
+
+func fdbKey(at *attached, r row) evpn.EntryKey {
+	return evpn.EntryKey{Table: evpn.TableFDB, VNI: at.VNI, MAC: r.mac}
+}
+
+// deviceRow takes in a row of a VXLAN device's own FDB.
+func (w *watcher) deviceRow(at *attached, r row, del bool) {
+	switch {
+	case r.mac.IsZero():
+		w.floodRow(at, r, del)
+	case del:
+		if !w.expected.take(rowKey{ifindex: r.ifindex, self: true, mac: r.mac}) && stood(r) {
+			w.pending.tamper(fdbKey(at, r))
+		}
+	case r.fixed() && (r.dst.IsValid() || r.nhid != 0):
+		// Put by hand where ours may have been. (Linux 6.1 sends another one for ours, without a destination.)
+		w.pending.tamper(fdbKey(at, r))
+	}
+}
+
+// floodRow takes in one dst of the flood list.
+func (w *watcher) floodRow(at *attached, r row, del bool) {
+	known := w.floods.owner(r.ifindex, r.dst)
+	switch {
+	case !r.dst.IsValid():
+	case !del && known == nobody:
+		w.floods.set(r.ifindex, r.dst, foreign)
+	case del && !w.expected.take(rowKey{ifindex: r.ifindex, self: true, addr: r.dst.As16()}):
+		w.floods.set(r.ifindex, r.dst, nobody)
+		w.pending.tamper(evpn.EntryKey{Table: evpn.TableFlood, VNI: at.VNI, Addr: r.dst})
+	}
+}
+
+// neighbor takes in a row of a bridge's neighbour table. A row that is removed is first reported as failed, without MAC.
+// Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number.
+func (w *watcher) neighbor(at *attached, r row, del bool) {
+	const unsettled = unix.NUD_INCOMPLETE | unix.NUD_FAILED
+	if r.proto == protocolBGP && !del && r.state&unsettled != 0 {
+		return
+	}
+	if del && w.expected.take(rowKey{ifindex: r.ifindex, addr: r.dst.As16()}) {
+		return
+	}
+	if del || r.proto == protocolBGP { // a row of theirs that goes may have stood for ours
+		w.pending.tamper(evpn.EntryKey{Table: evpn.TableNeighbor, VNI: at.VNI, Addr: r.dst})
+	}
+	switch {
+	case del || r.state&unix.NUD_FAILED != 0:
+		if r.dst.IsGlobalUnicast() {
+			ip := localIP(at, r)
+			ip.Gone = true
+			w.pending.host(ipKey{at.VNI, r.dst}, ip)
+		}
+	case r.state&unix.NUD_INCOMPLETE == 0 && isHost(at, r):
+		w.pending.host(ipKey{at.VNI, r.dst}, localIP(at, r))
+	}
+}
+
+// nexthop takes in a nexthop or group. When one of ours goes, the VXLAN devices' rows that used it went as well, and of
+// those the kernel says nothing.
+func (w *watcher) nexthop(n nexthop, del bool) {
+	vtep, same, ok := w.vteps.matches(n)
+	if !ok || (same && !del) {
+		return
+	}
+	if del {
+		w.vteps.forget(vtep, false)
+	}
+	w.pending.tamper(evpn.EntryKey{Table: evpn.TableVTEP, Addr: vtep})
+	for _, at := range w.topo.all() {
+		w.pending.reread(at.VNI)
+	}
+}

@@ -1,0 +1,238 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// errForeign says that an entry that is not ours stands where ours is wanted, and was left alone.
+var errForeign = errors.New("held by an entry that is not ours")
+
+// writer turns ops into netlink messages and sends them. Dataplane.kernel guards it.
+type writer struct {
+	rtnl     *rtnl
+	topo     *topology
+	vteps    *vteps
+	floods   *floods
+	expected *expected
+	batch    batch
+	owners   []*step // of the messages in batch
+	steps    []step
+	keys     map[evpn.EntryKey]struct{}
+}
+
+// phase is what a step waits for next.
+type phase uint8
+
+const (
+	done   phase = iota // nothing: err is the result
+	claim               // make an entry where nothing stands
+	bind                // FDB: mark the claimed entry and add the VXLAN device's half
+	look                // read what stands there, then decide
+	change              // write what was decided
+	undo                // FDB: take the bridge's half away again
+)
+
+// step is one op on its way into the kernel.
+type step struct {
+	op    *evpn.KernelOp
+	at    *attached
+	group uint32 // FDB: nexthop group of the VTEP; 0 in dst mode
+	phase phase
+	err   error
+	made  bool // FDB: the bridge's half is of our making, not found there
+
+	near row // what look found: the bridge's row, or the neighbour
+	far  row // what look found: the VXLAN device's row
+}
+
+func (s *step) fail(err error) {
+	s.phase = done
+	if s.err == nil {
+		s.err = fmt.Errorf("%s: %w", describe(s.op), err)
+	}
+}
+
+func describe(op *evpn.KernelOp) string {
+	if op.Del {
+		return "delete " + op.Key.String()
+	}
+	return "add " + op.Key.String()
+}
+
+// apply carries out ops in order and returns those that were refused. lock is held for each chunk.
+func (w *writer) apply(ctx context.Context, ops []evpn.KernelOp, lock sync.Locker, counts *counters) []evpn.OpError {
+	var failed []evpn.OpError
+	for len(ops) > 0 {
+		if err := ctx.Err(); err != nil {
+			for _, op := range ops {
+				failed = append(failed, evpn.OpError{Op: op, Err: err})
+			}
+			return failed
+		}
+		lock.Lock()
+		n := w.chunk(ops)
+		refused := w.write(ops[:n])
+		lock.Unlock()
+		counts.add(ops[:n], refused)
+		failed = append(failed, refused...)
+		ops = ops[n:]
+	}
+	return failed
+}
+
+// chunk returns how many ops from the first on may be written together: of one table, all additions or all deletes, no
+// key twice, so that the order among them does not matter.
+func (w *writer) chunk(ops []evpn.KernelOp) int {
+	if w.keys == nil {
+		w.keys = make(map[evpn.EntryKey]struct{}, maxBatch)
+	}
+	clear(w.keys)
+	for i := range ops {
+		op := &ops[i]
+		if _, twice := w.keys[op.Key]; twice || i == maxBatch || op.Key.Table != ops[0].Key.Table || op.Del != ops[0].Del {
+			return i
+		}
+		w.keys[op.Key] = struct{}{}
+	}
+	return len(ops)
+}
+
+// write carries out one chunk.
+func (w *writer) write(ops []evpn.KernelOp) []evpn.OpError {
+	w.steps = w.steps[:0]
+	for i := range ops {
+		w.steps = append(w.steps, step{op: &ops[i]})
+	}
+	switch table := ops[0].Key.Table; table {
+	case evpn.TableVTEP:
+		for i := range w.steps {
+			w.steps[i].err = w.writeVTEP(ops[i])
+		}
+	case evpn.TableFlood:
+		w.writeFlood()
+	case evpn.TableFDB:
+		w.writeFDB()
+	case evpn.TableNeighbor:
+		w.writeNeighbors()
+	default:
+		for i := range w.steps {
+			w.steps[i].fail(fmt.Errorf("no such table: %s", table))
+		}
+	}
+	var failed []evpn.OpError
+	for i := range w.steps {
+		if s := &w.steps[i]; s.err != nil {
+			failed = append(failed, evpn.OpError{Op: *s.op, Err: s.err, Foreign: errors.Is(s.err, errForeign)})
+		}
+	}
+	return failed
+}
+
+// locate finds the attachment of each step. A delete where there is no device is done.
+func (w *writer) locate() {
+	for i := range w.steps {
+		s := &w.steps[i]
+		if s.at = w.topo.vni(s.op.Key.VNI); s.at == nil && !s.op.Del {
+			s.fail(fmt.Errorf("no VXLAN device on a bridge has VNI %d", s.op.Key.VNI))
+		}
+	}
+}
+
+// send lets build add the messages of every step in phase p, sends them in batches, and hands the answer to each message
+// to then. An error of the socket is the answer to all messages of its batch.
+func (w *writer) send(p phase, build func(*step), reply func(*step, row), then func(*step, error)) {
+	const mostPerStep = 3
+	w.batch.reset()
+	w.owners = w.owners[:0]
+	flush := func() {
+		err := w.rtnl.exchange(&w.batch, w.onReply(reply))
+		for i, s := range w.owners {
+			if err == nil {
+				then(s, w.batch.errs[i])
+			} else {
+				then(s, err)
+			}
+		}
+		w.batch.reset()
+		w.owners = w.owners[:0]
+	}
+	for i := range w.steps {
+		s := &w.steps[i]
+		if s.phase != p {
+			continue
+		}
+		build(s)
+		for len(w.owners) < w.batch.len() {
+			w.owners = append(w.owners, s)
+		}
+		if w.batch.len() > maxBatch-mostPerStep {
+			flush()
+		}
+	}
+	flush()
+}
+
+// expected holds the deletes we have sent and not yet seen notified, so that the watcher can tell them from those of
+// others. The kernel's notifications do not say who asked.
+type expected struct {
+	watched atomic.Bool // somebody takes out what is put in
+	mu      sync.Mutex
+	rows    map[rowKey]struct{}
+}
+
+// rowKey names one row of the kernel. It holds no pointer, so that the garbage collector passes a full table by.
+type rowKey struct {
+	ifindex int
+	self    bool
+	mac     evpn.MAC
+	addr    [16]byte
+}
+
+func newExpected() *expected { return &expected{rows: map[rowKey]struct{}{}} }
+
+func (e *expected) put(k rowKey) {
+	if !e.watched.Load() {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rows[k] = struct{}{}
+}
+
+// take reports whether the delete of k was ours, and crosses it out.
+func (e *expected) take(k rowKey) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.rows[k]
+	delete(e.rows, k)
+	return ok
+}
+
+func (e *expected) clear() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.rows)
+}
+
+// gone reports whether a refused delete merely found nothing.
+func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) }
+
+// onReply hands the rows that looks find to reply.
+func (w *writer) onReply(reply func(*step, row)) func(int, []byte) {
+	if reply == nil {
+		return nil
+	}
+	return func(i int, data []byte) {
+		if r, err := parseRow(data); err == nil {
+			reply(w.owners[i], r)
+		}
+	}
+}
