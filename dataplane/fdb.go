@@ -111,7 +111,7 @@ func (w *writer) putNear(s *step, flags netlink.HeaderFlags) {
 	state, rowFlags := nearState(s.op.Entry)
 	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, state, rowFlags)
-		return putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+		return putMAC(b, s.op.Key.MAC)
 	})
 }
 
@@ -120,7 +120,7 @@ func (w *writer) putNear(s *step, flags netlink.HeaderFlags) {
 func (w *writer) putBind(s *step, flags netlink.HeaderFlags) {
 	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, bothHalves|ourMark)
-		b = putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+		b = putMAC(b, s.op.Key.MAC)
 		if s.group != 0 {
 			return putAttr32(b, ndaNHID, s.group)
 		}
@@ -132,7 +132,7 @@ func (w *writer) buildLook(s *step) {
 	for _, half := range []uint8{unix.NTF_MASTER, unix.NTF_SELF} {
 		w.batch.add(unix.RTM_GETNEIGH, 0, func(b []byte) []byte {
 			b = putNDM(b, unix.AF_BRIDGE, s.at.device, 0, half)
-			return putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+			return putMAC(b, s.op.Key.MAC)
 		})
 	}
 }
@@ -261,7 +261,7 @@ func (w *writer) buildDelete(s *step, near, far bool) {
 	}
 	w.batch.add(unix.RTM_DELNEIGH, 0, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, 0, halves)
-		return putMAC(b, unix.NDA_LLADDR, s.op.Key.MAC)
+		return putMAC(b, s.op.Key.MAC)
 	})
 }
 

@@ -114,7 +114,7 @@ func (w *writer) buildFlood(s *step) {
 	}
 	w.batch.add(typ, flags, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, unix.NUD_NOARP|unix.NUD_PERMANENT, unix.NTF_SELF|ourMark)
-		b = putMAC(b, unix.NDA_LLADDR, evpn.MAC{})
+		b = putMAC(b, evpn.MAC{})
 		return putAddr(b, unix.NDA_DST, s.op.Key.Addr)
 	})
 }

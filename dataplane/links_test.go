@@ -104,9 +104,9 @@ func TestFaults(t *testing.T) {
 }
 
 func TestIPv6DisabledIsAFaultWhenWanted(t *testing.T) {
-	l := newLab(t)
+	newLab(t)
 	run(t, "sysctl -qw net.ipv6.conf.br10.disable_ipv6=1")
-	l = newPlane(t, options())
+	l := newPlane(t, options())
 	c := l.start()
 	c.look(func() {
 		if len(c.attached[10].Faults) != 0 {
@@ -153,12 +153,12 @@ func TestDevicesAreChangedOnlyWhenTold(t *testing.T) {
 		{"told to suppress", func(o *Options) { o.VNIs = map[evpn.VNI]VNIOptions{10: {NeighSuppress: &yes}} }, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := newLab(t)
+			newLab(t)
 			run(t, `ip link set vx10 type vxlan learning
 				bridge link set dev vx10 learning on`)
 			opt := options()
 			c.opt(&opt)
-			l = newPlane(t, opt)
+			l := newPlane(t, opt)
 			ctl := l.start()
 			var usable bool
 			ctl.look(func() { usable = ctl.attached[10].Usable })

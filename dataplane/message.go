@@ -109,7 +109,7 @@ func putAddr(b []byte, typ uint16, a netip.Addr) []byte {
 	return putAttr(b, typ, v[:])
 }
 
-func putMAC(b []byte, typ uint16, m evpn.MAC) []byte { return putAttr(b, typ, m[:]) }
+func putMAC(b []byte, m evpn.MAC) []byte { return putAttr(b, unix.NDA_LLADDR, m[:]) }
 
 func family(a netip.Addr) uint8 {
 	if a.Is4() {

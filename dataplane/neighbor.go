@@ -70,7 +70,7 @@ func (w *writer) putNeighbor(s *step, flags netlink.HeaderFlags) {
 	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
 		b = putNDM(b, family(s.op.Key.Addr), s.at.bridge, unix.NUD_NOARP, mark)
 		b = putAddr(b, unix.NDA_DST, s.op.Key.Addr)
-		b = putMAC(b, unix.NDA_LLADDR, s.op.Entry.MAC)
+		b = putMAC(b, s.op.Entry.MAC)
 		return putAttr(b, ndaProtocol, []byte{protocolBGP})
 	})
 }

@@ -14,7 +14,7 @@ import (
 // TestParseReadsWhatTheBuildersWrite: our own messages come back as rows and nexthops.
 func TestParseReadsWhatTheBuildersWrite(t *testing.T) {
 	b := putNDM(nil, unix.AF_BRIDGE, 7, remoteState, bothHalves|ourMark)
-	b = putMAC(b, unix.NDA_LLADDR, macA)
+	b = putMAC(b, macA)
 	b = putAddr(b, unix.NDA_DST, host6)
 	b = putAttr32(b, ndaNHID, 99)
 	b = putAttr32(b, unix.NDA_MASTER, 5)
@@ -75,7 +75,7 @@ func TestPartialLinkMessagesKeepWhatIsKnown(t *testing.T) {
 
 // FuzzParse: no payload of a notification makes the watcher panic, and none of it makes attributes run past their end.
 func FuzzParse(f *testing.F) {
-	rowSeed := putAddr(putMAC(putNDM(nil, unix.AF_BRIDGE, 3, 2, unix.NTF_SELF), unix.NDA_LLADDR, macA), unix.NDA_DST, vtep2)
+	rowSeed := putAddr(putMAC(putNDM(nil, unix.AF_BRIDGE, 3, 2, unix.NTF_SELF), macA), unix.NDA_DST, vtep2)
 	f.Add(uint16(unix.RTM_NEWNEIGH), rowSeed)
 	f.Add(uint16(unix.RTM_DELNEIGH), putAddr(putNDM(nil, unix.AF_INET, 2, 2, 0), unix.NDA_DST, hostA))
 	f.Add(uint16(unix.RTM_NEWNEXTHOP), putNexthop(nil, firstID, vtep2))

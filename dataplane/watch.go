@@ -75,7 +75,7 @@ func echoFilter() []bpf.RawInstruction {
 
 // run reads until ctx ends.
 func (w *watcher) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { w.conn.SetReadDeadline(time.Now()) })
+	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	raw, err := w.conn.SyscallConn()
 	if err != nil {

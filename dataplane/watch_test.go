@@ -238,10 +238,10 @@ func TestWipedNeighborsAreReported(t *testing.T) {
 
 // TestOverrunEndsEqualToTheKernel: with room for a handful of notifications, a storm of hosts loses most of them.
 func TestOverrunEndsEqualToTheKernel(t *testing.T) {
-	l := newLab(t)
+	newLab(t)
 	opt := options()
 	opt.ReceiveBuffer = 4096
-	l = newPlane(t, opt)
+	l := newPlane(t, opt)
 	c := l.start()
 	send := frames(t, "h10")
 	l.must(addVTEP(vtep2))

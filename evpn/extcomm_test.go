@@ -15,8 +15,10 @@ func TestExtCommsRoundTrip(t *testing.T) {
 	b = AppendRouterMAC(b, mac)
 	var a Attrs
 	a.SetExtComms(string(b))
-	want := Attrs{ExtComms: string(b), Encap: EncapVXLAN, HasMobility: true, Seq: 0xfffffffe, Sticky: true,
-		HasNDFlags: true, NDFlags: NDRouter | NDOverride, RouterMAC: mac}
+	want := Attrs{
+		ExtComms: string(b), Encap: EncapVXLAN, HasMobility: true, Seq: 0xfffffffe, Sticky: true,
+		HasNDFlags: true, NDFlags: NDRouter | NDOverride, RouterMAC: mac,
+	}
 	if a != want {
 		t.Errorf("got %+v\nwant %+v", a, want)
 	}
@@ -37,21 +39,35 @@ func TestSetExtComms(t *testing.T) {
 		{"MPLS only: EN-04", [][]byte{mpls}, Attrs{Encap: EncapOther}},
 		{"MPLS, then VXLAN", [][]byte{mpls, vxlan}, Attrs{Encap: EncapVXLAN}},
 		{"VXLAN, then MPLS", [][]byte{vxlan, mpls}, Attrs{Encap: EncapVXLAN}},
-		{"first mobility counts: ER-14", [][]byte{AppendMobility(nil, 3, false), AppendMobility(nil, 9, true)},
-			Attrs{HasMobility: true, Seq: 3}},
+		{
+			"first mobility counts: ER-14",
+			[][]byte{AppendMobility(nil, 3, false), AppendMobility(nil, 9, true)},
+			Attrs{HasMobility: true, Seq: 3},
+		},
 		{"undefined mobility flags: MM-11", [][]byte{{6, 0, 0xfe, 7, 0, 0, 0, 2}}, Attrs{HasMobility: true, Seq: 2}},
-		{"first ARP/ND counts: ND-05", [][]byte{AppendNDFlags(nil, NDImmutable), AppendNDFlags(nil, NDRouter)},
-			Attrs{HasNDFlags: true, NDFlags: NDImmutable}},
-		{"first router MAC counts: IR-05", [][]byte{AppendRouterMAC(nil, MAC{2}), AppendRouterMAC(nil, MAC{4})},
-			Attrs{RouterMAC: MAC{2}}},
-		{"a gateway does not move: DG-04", [][]byte{AppendMobility(nil, 3, true), AppendDefaultGateway(nil)},
-			Attrs{DefaultGateway: true}},
+		{
+			"first ARP/ND counts: ND-05",
+			[][]byte{AppendNDFlags(nil, NDImmutable), AppendNDFlags(nil, NDRouter)},
+			Attrs{HasNDFlags: true, NDFlags: NDImmutable},
+		},
+		{
+			"first router MAC counts: IR-05",
+			[][]byte{AppendRouterMAC(nil, MAC{2}), AppendRouterMAC(nil, MAC{4})},
+			Attrs{RouterMAC: MAC{2}},
+		},
+		{
+			"a gateway does not move: DG-04",
+			[][]byte{AppendMobility(nil, 3, true), AppendDefaultGateway(nil)},
+			Attrs{DefaultGateway: true},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			octets := string(slices.Concat(tt.comms...))
-			a := Attrs{Seq: 9, HasMobility: true, Sticky: true, HasNDFlags: true, NDFlags: 1, RouterMAC: MAC{8},
-				DefaultGateway: true, Encap: EncapOther}
+			a := Attrs{
+				Seq: 9, HasMobility: true, Sticky: true, HasNDFlags: true, NDFlags: 1, RouterMAC: MAC{8},
+				DefaultGateway: true, Encap: EncapOther,
+			}
 			a.SetExtComms(octets + "cut")
 			tt.want.ExtComms = octets
 			if a != tt.want {

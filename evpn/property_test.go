@@ -238,7 +238,7 @@ func (x *chaos) write() {
 	applied := x.kernel.apply(b)
 	x.t.Logf("  batch %d written, failed %+v", b.Seq, applied.Failed)
 	x.results = append(x.results, applied)
-	maps.DeleteFunc(x.kernel.refuse, func(_ EntryKey, err error) bool { return err == errNoDevice })
+	maps.DeleteFunc(x.kernel.refuse, func(_ EntryKey, err error) bool { return errors.Is(err, errNoDevice) })
 	x.written = b.Seq
 }
 

@@ -27,14 +27,14 @@ func (s *Speaker) Configure(cfg *config.Config) error {
 		return nil
 	}
 	s.stopChanged(cfg)
-	err := errors.Join(s.relisten(cfg), s.setKeys(old, cfg))
+	err := errors.Join(s.relisten(cfg), s.setKeys(old, cfg), s.setLeastTTL(cfg))
 	s.startMissing(cfg)
 	return err
 }
 
 // sameSession reports whether a session made for a serves b as well.
 func sameSession(a, b config.Peer) bool {
-	b.Description, b.NeedEncap, b.ConnectRetry = a.Description, a.NeedEncap, a.ConnectRetry
+	b.Description, b.ConnectRetry = a.Description, a.ConnectRetry
 	return a == b
 }
 
@@ -111,6 +111,14 @@ func (s *Speaker) relisten(cfg *config.Config) error {
 	s.listening = ls
 	s.mu.Unlock()
 	return err
+}
+
+// setLeastTTL sets on the listening sockets how far away packets may come from.
+func (s *Speaker) setLeastTTL(cfg *config.Config) error {
+	s.mu.Lock()
+	ls := s.listening
+	s.mu.Unlock()
+	return ls.each(func(v6 bool, fd int) error { return setMinTTL(fd, v6, leastTTL(cfg, v6)) })
 }
 
 // setKeys sets the keys that cfg needs on the listening sockets and removes those that only old needed.

@@ -36,7 +36,7 @@ func listen(ctx context.Context, cfg *config.Config, log logrus.FieldLogger, acc
 		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	}
 	for _, a := range addrs {
-		s, err := listenAt(ctx, a, l.Port, keys(cfg))
+		s, err := listenAt(ctx, a, l.Port, keys(cfg), leastTTL(cfg, a.Is6()))
 		if len(l.Addresses) == 0 && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			log.Debug("host has no IPv6: listening on IPv4 only")
 			continue
@@ -54,14 +54,15 @@ func listen(ctx context.Context, cfg *config.Config, log logrus.FieldLogger, acc
 }
 
 // listenAt opens one socket. It sends TTL 255, so that a peer with GTSM gets our SYN+ACK; each connection gets its own.
-// The keys are there before anybody can connect.
-func listenAt(ctx context.Context, a netip.Addr, port uint16, keys map[netip.Prefix]string) (*net.TCPListener, error) {
+// The keys are there before anybody can connect, and so is GTSM as far as all peers have it: a connection's own limit is
+// set when it is accepted, and then the kernel may have let in what came with the handshake.
+func listenAt(ctx context.Context, a netip.Addr, port uint16, keys map[netip.Prefix]string, leastTTL int) (*net.TCPListener, error) {
 	network := "tcp4"
 	if a.Is6() {
 		network = "tcp6" // not IPv4 too: keys are set per family
 	}
 	set := func(fd int) error {
-		errs := []error{socketOptions{v6: a.Is6(), ttl: 255}.setIP(fd)}
+		errs := []error{socketOptions{v6: a.Is6(), ttl: 255, minTTL: leastTTL}.setIP(fd)}
 		for peer, key := range keys {
 			if peer.Addr().Is6() == a.Is6() {
 				errs = append(errs, setKey(fd, peer, key))
@@ -96,14 +97,22 @@ func acceptAll(l *net.TCPListener, log logrus.FieldLogger, accept func(*net.TCPC
 
 // setKey sets the TCP MD5 key for a peer or a range of peers on the sockets of its family.
 func (ls *listeners) setKey(peer netip.Prefix, key string) error {
+	return ls.each(func(v6 bool, fd int) error {
+		if v6 != peer.Addr().Is6() {
+			return nil
+		}
+		return setKey(fd, peer, key)
+	})
+}
+
+// each runs f with every socket.
+func (ls *listeners) each(f func(v6 bool, fd int) error) error {
 	var errs []error
 	for _, l := range ls.sockets {
-		if l.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap().Is4() != peer.Addr().Is4() {
-			continue
-		}
+		v6 := l.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap().Is6()
 		c, err := l.SyscallConn()
 		if err == nil {
-			err = onSocket(c, func(fd int) error { return setKey(fd, peer, key) })
+			err = onSocket(c, func(fd int) error { return f(v6, fd) })
 		}
 		errs = append(errs, err)
 	}
@@ -115,6 +124,22 @@ func (ls *listeners) close() {
 		_ = l.Close()
 	}
 	ls.wg.Wait()
+}
+
+// leastTTL is the TTL that packets of every peer of a family must have at least; 0 when one of them is without GTSM.
+func leastTTL(cfg *config.Config, v6 bool) int {
+	least := 256
+	for _, p := range cfg.Peers {
+		if p.Address.Is6() == v6 {
+			least = min(least, peerOptions(p, cfg.ASN).minTTL)
+		}
+	}
+	for _, d := range cfg.DynamicPeers {
+		if d.Prefix.Addr().Is6() == v6 {
+			least = min(least, peerOptions(d.Template, cfg.ASN).minTTL)
+		}
+	}
+	return least % 256
 }
 
 // keys lists the TCP MD5 keys that a configuration needs on the listening sockets.

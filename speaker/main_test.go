@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -239,8 +240,10 @@ func tryDial(n *node, from netip.Addr) (*net.TCPConn, error) {
 func newRaw(t testing.TB, c *net.TCPConn, asn uint32, id netip.Addr) *raw {
 	t.Cleanup(func() { c.Close() })
 	refresh := wire.AppendCapability(nil, capRefresh, nil)
-	return &raw{t: t, c: c, r: newMessageReader(c, wire.Options{Extended: true}), asn: asn, id: id, hold: 90,
-		opts: wire.Options{AS4: true, Extended: true}, caps: refresh}
+	return &raw{
+		t: t, c: c, r: newMessageReader(c, wire.Options{Extended: true}), asn: asn, id: id, hold: 90,
+		opts: wire.Options{AS4: true, Extended: true}, caps: refresh,
+	}
 }
 
 func (p *raw) send(b []byte) {
@@ -294,7 +297,7 @@ func (p *raw) expectNotification(code, subcode uint8) *notification {
 		if n.code != code || n.subcode != subcode {
 			p.t.Fatalf("want NOTIFICATION %d/%d, got %s", code, subcode, n)
 		}
-		if _, _, err := p.read(); err != io.EOF {
+		if _, _, err := p.read(); !errors.Is(err, io.EOF) {
 			p.t.Fatalf("after NOTIFICATION %s: want end of connection, got %v", n, err)
 		}
 		return n

@@ -204,8 +204,10 @@ func (f *frr) exchange(a, b *node) {
 	mac := macRoute(evpn.NewRD(a.addr, 7), mac1, ip4, 10100)
 	imet := evpn.Route{Key: evpn.RouteKey{Type: evpn.TypeIMET, RD: evpn.NewRD(a.addr, 7), IP: a.addr}}
 	macAttrs := &evpn.Attrs{NextHop: a.addr, ExtComms: rt(65000, 10100) + vxlanEncap + mobility(0, 4)}
-	imetAttrs := &evpn.Attrs{NextHop: a.addr, ExtComms: rt(65000, 10100) + vxlanEncap,
-		PMSI: evpn.PMSI{Present: true, Tunnel: evpn.TunnelIngressReplication, Label: 10100, Endpoint: a.addr}}
+	imetAttrs := &evpn.Attrs{
+		NextHop: a.addr, ExtComms: rt(65000, 10100) + vxlanEncap,
+		PMSI: evpn.PMSI{Present: true, Tunnel: evpn.TunnelIngressReplication, Label: 10100, Endpoint: a.addr},
+	}
 	if err := a.Apply([]evpn.RouteOp{announce(mac, macAttrs), announce(imet, imetAttrs)}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -49,15 +50,15 @@ type peer struct {
 
 	deciding sync.Mutex // one collision at a time
 
-	mu       sync.Mutex
-	cfg      config.Peer
-	conns    map[*session]struct{}
-	current  *session // the one whose OPEN went to GoBGP
-	closed   bool     // no new connections
-	dialing  bool
-	pause    time.Duration // between attempts to dial
-	next     time.Time     // of the next attempt
-	lastLog  time.Time
+	mu      sync.Mutex
+	cfg     config.Peer
+	conns   map[*session]struct{}
+	current *session // the one whose OPEN went to GoBGP
+	closed  bool     // no new connections
+	dialing bool
+	pause   time.Duration // between attempts to dial
+	next    time.Time     // of the next attempt
+	lastLog time.Time
 
 	since                  time.Time
 	shown                  State
@@ -291,8 +292,8 @@ func (p *peer) shutdown(ctx context.Context) {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	f, ok := context.Cause(ctx).(*farewell)
-	if !ok {
+	var f *farewell
+	if !errors.As(context.Cause(ctx), &f) {
 		f = &farewell{subcode: ceaseShutdown, text: "evpnd is stopping", graceful: !p.sp.flushOnExit}
 	}
 	p.reset(f)

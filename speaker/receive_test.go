@@ -49,15 +49,6 @@ func vectors(t testing.TB) []vector {
 
 func (v *vector) resets() bool { return v.Reaction.Required == "session-reset" }
 
-// mayReset and mustReset say what an observer may see of the session.
-func (v *vector) mayReset() bool {
-	return v.resets() || slices.Contains(v.Reaction.AlsoAcceptable, "session-reset")
-}
-
-func (v *vector) mustReset() bool {
-	return v.resets() && !slices.ContainsFunc(v.Reaction.AlsoAcceptable, func(s string) bool { return s != "session-reset" && s != "afi-safi-disable" })
-}
-
 // vectorPair is a session as the vectors want it: iBGP in AS 64512.
 func vectorPair(t testing.TB) (*node, *raw) {
 	return pair(t, func(c *config.Config, p *raw) {

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -123,7 +124,7 @@ func TestShutdown(t *testing.T) {
 		go n.stop()
 		for {
 			kind, msg, err := p.read()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil || kind == wire.MessageNotification {
@@ -319,7 +320,7 @@ func TestReconnectReplaces(t *testing.T) {
 		await[evpn.PeerUp](n, nil)
 		for {
 			kind, msg, err := p.read()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil || kind == wire.MessageNotification {

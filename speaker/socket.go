@@ -72,9 +72,9 @@ func (o socketOptions) set(fd int) error {
 
 // setIP sets all but the key, which a connection inherits from its listener.
 func (o socketOptions) setIP(fd int) error {
-	level, ttl, minTTL := unix.IPPROTO_IP, unix.IP_TTL, unix.IP_MINTTL
+	level, ttl := unix.IPPROTO_IP, unix.IP_TTL
 	if o.v6 {
-		level, ttl, minTTL = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, unix.IPV6_MINHOPCOUNT
+		level, ttl = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
 	}
 	if o.ttl != 0 {
 		if err := unix.SetsockoptInt(fd, level, ttl, o.ttl); err != nil {
@@ -82,14 +82,26 @@ func (o socketOptions) setIP(fd int) error {
 		}
 	}
 	if o.minTTL != 0 {
-		if err := unix.SetsockoptInt(fd, level, minTTL, o.minTTL); err != nil {
-			return fmt.Errorf("set least TTL %d: %w", o.minTTL, err)
+		if err := setMinTTL(fd, o.v6, o.minTTL); err != nil {
+			return err
 		}
 	}
 	if o.device != "" {
 		if err := unix.BindToDevice(fd, o.device); err != nil {
 			return fmt.Errorf("bind to device %s: %w", o.device, err)
 		}
+	}
+	return nil
+}
+
+// setMinTTL has the kernel drop packets with a lower TTL; 0 drops none.
+func setMinTTL(fd int, v6 bool, ttl int) error {
+	level, option := unix.IPPROTO_IP, unix.IP_MINTTL
+	if v6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT
+	}
+	if err := unix.SetsockoptInt(fd, level, option, ttl); err != nil {
+		return fmt.Errorf("set least TTL %d: %w", ttl, err)
 	}
 	return nil
 }

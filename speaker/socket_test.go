@@ -69,27 +69,57 @@ func TestMD5BothDial(t *testing.T) {
 	await[evpn.PeerUp](b, nil)
 }
 
-// TestGTSM: packets that come from too far away are dropped (SE-01).
+// TestGTSM: packets that come from too far away are dropped, those of the TCP handshake among them (SE-01).
 func TestGTSM(t *testing.T) {
-	n, p := pair(t, func(c *config.Config, _ *raw) { c.Peers[0].TTLSecurity = 1 })
-	p.sendOpen() // TTL 64
+	a, port := addresses(t, 2)
+	cfg := nodeConfig(65000, a[0], port, peerConfig(65000, a[1], port, a[0]))
+	cfg.Peers[0].TTLSecurity, cfg.Peers[0].Passive = 1, true
+	n := startNode(t, cfg)
+	until(t, "listens", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return len(n.listening.sockets) > 0
+	})
+	for _, ttl := range []int{64, 254} {
+		if _, err := dialWith(n, a[1], socketOptions{ttl: ttl}); err == nil {
+			t.Errorf("connected with TTL %d", ttl)
+		}
+	}
+	p, err := dialWith(n, a[1], socketOptions{ttl: 255, minTTL: 255})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.handshake()
+	await[evpn.PeerUp](n, nil)
+}
+
+// TestGTSMBesideOthers: where a peer without GTSM keeps the listening socket open to all, a connection's own limit holds.
+func TestGTSMBesideOthers(t *testing.T) {
+	a, port := addresses(t, 3)
+	cfg := nodeConfig(65000, a[0], port, peerConfig(65000, a[1], port, a[0]), peerConfig(65000, a[2], port, a[0]))
+	cfg.Peers[0].TTLSecurity, cfg.Peers[0].Passive, cfg.Peers[1].Passive = 1, true, true
+	n := startNode(t, cfg)
+	until(t, "listens", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return len(n.listening.sockets) > 0
+	})
+	far, err := dialWith(n, a[1], socketOptions{ttl: 254})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "has accepted it", func() bool { return n.info(a[1]).State == StateOpenSent })
+	far.sendOpen()
 	quiet[evpn.PeerUp](n, 200*time.Millisecond)
-	if s := n.info(p.id).State; s != StateOpenSent {
+	if s := n.info(a[1]).State; s != StateOpenSent {
 		t.Errorf("state %s", s)
 	}
-	for ttl, want := range map[int]bool{254: false, 255: true} {
-		p, err := dialWith(n, p.id, socketOptions{ttl: ttl, minTTL: 255})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.sendOpen()
-		if !want {
-			quiet[evpn.PeerUp](n, 200*time.Millisecond)
-			continue
-		}
-		p.handshakeRest()
-		await[evpn.PeerUp](n, nil)
+	other, err := dialWith(n, a[2], socketOptions{ttl: 64})
+	if err != nil {
+		t.Fatal(err)
 	}
+	other.handshake()
+	await[evpn.PeerUp](n, nil)
 }
 
 // TestStranger: only configured peers get past accept (SE-04).

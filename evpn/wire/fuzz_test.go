@@ -53,9 +53,8 @@ func checkStable(t testing.TB, r *Result, o Options) {
 		}
 	}
 	if len(r.Reach) > 0 {
-		before := len(out)
 		if out, err = AppendUpdate(out, r.Attrs, r.Reach, o); err != nil {
-			if out = out[:before]; len(r.Attrs.ASPath)+len(r.Attrs.ExtComms)+len(r.Attrs.Communities)+len(r.Attrs.ClusterList) < 3800 {
+			if len(r.Attrs.ASPath)+len(r.Attrs.ExtComms)+len(r.Attrs.Communities)+len(r.Attrs.ClusterList) < 3800 {
 				t.Fatal(err)
 			}
 			return

@@ -75,8 +75,10 @@ func (r *Result) Take(peer netip.Addr) *evpn.Update {
 func (d *Decoder) Update(body []byte, r *Result) error {
 	*r = Result{Reach: r.Reach[:0], Unreach: r.Unreach[:0], Skipped: r.Skipped[:0]}
 	if err := d.update(body, r); err != nil {
-		*r = Result{Reach: r.Reach[:0], Unreach: r.Unreach[:0], Skipped: r.Skipped[:0],
-			Verdict: Verdict{SessionReset, err.Reason}}
+		*r = Result{
+			Reach: r.Reach[:0], Unreach: r.Unreach[:0], Skipped: r.Skipped[:0],
+			Verdict: Verdict{SessionReset, err.Reason},
+		}
 		return err
 	}
 	return nil

@@ -233,29 +233,49 @@ func TestAttributes(t *testing.T) {
 		opts Options
 		ok   func(*evpn.Attrs) bool
 	}{
-		{"gateways do not move: DG-04", body(reach, plain, comms(evpn.AppendDefaultGateway(nil), evpn.AppendMobility(nil, 7, true))), ibgp,
-			func(a *evpn.Attrs) bool { return a.DefaultGateway && !a.HasMobility && a.Seq == 0 && !a.Sticky }},
-		{"first ARP/ND community counts: ND-05", body(reach, plain, comms(evpn.AppendNDFlags(nil, 1), evpn.AppendNDFlags(nil, 2))), ibgp,
-			func(a *evpn.Attrs) bool { return a.HasNDFlags && a.NDFlags == evpn.NDRouter }},
-		{"undefined ARP/ND flags: ND-01", body(reach, plain, comms([]byte{6, 8, 0xff, 1, 2, 3, 4, 5})), ibgp,
-			func(a *evpn.Attrs) bool { return a.NDFlags == 0x0b }},
-		{"tunnel attribute for another UDP port: EN-07", body(reach, plain, tunnel(0, 8, 0, 4, 8, 2, 0x21, 0x18)), ibgp,
-			func(a *evpn.Attrs) bool { return a.Encap == evpn.EncapOther }},
-		{"tunnel attribute before the communities", body(reach, plain, tunnel(0, 8, 0, 0), comms(make([]byte, 8))), ibgp,
-			func(a *evpn.Attrs) bool { return a.Encap == evpn.EncapVXLAN }},
-		{"tunnel attribute with a long sub-TLV", body(reach, plain, tunnel(0, 9, 0, 4, 200, 0, 1, 0xff, 0, 8, 0, 0)), ibgp,
-			func(a *evpn.Attrs) bool { return a.Encap == evpn.EncapVXLAN }},
-		{"2-octet AS path", body(reach, origin, localPref, att(0x40, codeASPath, 2, 2, 0xfc, 0, 0, 1, 1, 1, 0, 2)), Options{IBGP: true},
+		{
+			"gateways do not move: DG-04", body(reach, plain, comms(evpn.AppendDefaultGateway(nil), evpn.AppendMobility(nil, 7, true))), ibgp,
+			func(a *evpn.Attrs) bool { return a.DefaultGateway && !a.HasMobility && a.Seq == 0 && !a.Sticky },
+		},
+		{
+			"first ARP/ND community counts: ND-05", body(reach, plain, comms(evpn.AppendNDFlags(nil, 1), evpn.AppendNDFlags(nil, 2))), ibgp,
+			func(a *evpn.Attrs) bool { return a.HasNDFlags && a.NDFlags == evpn.NDRouter },
+		},
+		{
+			"undefined ARP/ND flags: ND-01", body(reach, plain, comms([]byte{6, 8, 0xff, 1, 2, 3, 4, 5})), ibgp,
+			func(a *evpn.Attrs) bool { return a.NDFlags == 0x0b },
+		},
+		{
+			"tunnel attribute for another UDP port: EN-07", body(reach, plain, tunnel(0, 8, 0, 4, 8, 2, 0x21, 0x18)), ibgp,
+			func(a *evpn.Attrs) bool { return a.Encap == evpn.EncapOther },
+		},
+		{
+			"tunnel attribute before the communities", body(reach, plain, tunnel(0, 8, 0, 0), comms(make([]byte, 8))), ibgp,
+			func(a *evpn.Attrs) bool { return a.Encap == evpn.EncapVXLAN },
+		},
+		{
+			"tunnel attribute with a long sub-TLV", body(reach, plain, tunnel(0, 9, 0, 4, 200, 0, 1, 0xff, 0, 8, 0, 0)), ibgp,
+			func(a *evpn.Attrs) bool { return a.Encap == evpn.EncapVXLAN },
+		},
+		{
+			"2-octet AS path", body(reach, origin, localPref, att(0x40, codeASPath, 2, 2, 0xfc, 0, 0, 1, 1, 1, 0, 2)),
+			Options{IBGP: true},
 			func(a *evpn.Attrs) bool {
 				return a.ASPath == "\x02\x02\x00\x00\xfc\x00\x00\x00\x00\x01\x01\x01\x00\x00\x00\x02" && a.ASPathLen() == 3
-			}},
-		{"LOCAL_PREF, MED, COMMUNITIES", body(reach, origin, asPath, att(0x40, codeLocalPref, 0, 0, 1, 0), att(0x80, codeMED, 0, 0, 0, 9),
-			att(0xc0, codeCommunities, 1, 2, 3, 4)), ibgp,
+			},
+		},
+		{
+			"LOCAL_PREF, MED, COMMUNITIES", body(reach, origin, asPath, att(0x40, codeLocalPref, 0, 0, 1, 0), att(0x80, codeMED, 0, 0, 0, 9),
+				att(0xc0, codeCommunities, 1, 2, 3, 4)), ibgp,
 			func(a *evpn.Attrs) bool {
 				return a.LocalPref == 256 && a.MED == 9 && a.Communities == "\x01\x02\x03\x04"
-			}},
-		{"LOCAL_PREF from outside does not count", body(reach, origin, asPath, att(0x40, codeLocalPref, 0, 0, 1, 0)), Options{AS4: true},
-			func(a *evpn.Attrs) bool { return a.LocalPref == 100 }},
+			},
+		},
+		{
+			"LOCAL_PREF from outside does not count", body(reach, origin, asPath, att(0x40, codeLocalPref, 0, 0, 1, 0)),
+			Options{AS4: true},
+			func(a *evpn.Attrs) bool { return a.LocalPref == 100 },
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -194,8 +194,10 @@ func checkReset(t *testing.T, v vector, err error) {
 }
 
 // noKey are the vectors whose only NLRI has no key: such a route was never taken, and there is nothing to withdraw.
-var noKey = []string{"bad-t2-maclen-40", "bad-t2-maclen-0", "bad-t2-iplen-24", "bad-t3-iplen-24", "bad-t5-plen-33",
-	"bad-t5-plen-129"}
+var noKey = []string{
+	"bad-t2-maclen-40", "bad-t2-maclen-0", "bad-t2-iplen-24", "bad-t3-iplen-24", "bad-t5-plen-33",
+	"bad-t5-plen-129",
+}
 
 // checkWithdrawn: the malformed vectors are changes of a well-formed one, whose route must be withdrawn by them.
 func checkWithdrawn(t *testing.T, v vector, vectors []vector, r *Result) {
@@ -350,8 +352,10 @@ func (v vector) attrs(t testing.TB) evpn.Attrs {
 		case codeExtComms:
 			wantExtComms(t, &want, a.ExtComms)
 		case codePMSI:
-			want.PMSI = evpn.PMSI{Present: true, Flags: a.PMSIFlags, Tunnel: a.TunnelType, Label: a.Label,
-				Endpoint: addrOf(a.Endpoint)}
+			want.PMSI = evpn.PMSI{
+				Present: true, Flags: a.PMSIFlags, Tunnel: a.TunnelType, Label: a.Label,
+				Endpoint: addrOf(a.Endpoint),
+			}
 		case codeTunnelEncap: // of the one vector that has it
 			want.Encap = evpn.EncapVXLAN
 		default:
