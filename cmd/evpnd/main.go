@@ -1,0 +1,191 @@
+// Command evpnd turns a Linux host into an EVPN VTEP.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/dataplane"
+	"github.com/evpnd/evpnd/internal/daemon"
+	"github.com/evpnd/evpnd/speaker"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+const defaultConfig = "/etc/evpnd/evpnd.yaml"
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitConfig = 2 // the configuration, or the command line, is wrong; nothing was started
+)
+
+func main() {
+	err := command().Execute()
+	var faults config.Faults
+	var use usageError
+	switch {
+	case err == nil:
+	case errors.As(err, &faults): // each names its file
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitConfig)
+	case errors.As(err, &use):
+		fmt.Fprintf(os.Stderr, "evpnd: %v\nevpnd --help tells what there is\n", err)
+		os.Exit(exitConfig)
+	default:
+		fmt.Fprintln(os.Stderr, "evpnd:", err)
+		os.Exit(exitFailed)
+	}
+}
+
+// usageError is a wrong command line.
+type usageError struct{ error }
+
+func command() *cobra.Command {
+	var path string
+	var pprof bool
+	root := &cobra.Command{
+		Use:           "evpnd",
+		Short:         "BGP EVPN VTEP for Linux bridges",
+		Long:          "evpnd announces what lives on the local bridges as EVPN routes, and turns remote routes into kernel entries.",
+		Example:       "  evpnd -c /etc/evpnd/evpnd.yaml",
+		Version:       version,
+		Args:          noArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), path, pprof) },
+	}
+	root.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "configuration `file`")
+	root.Flags().BoolVar(&pprof, "pprof", false, "serve /debug/pprof/ on the metrics listener")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(&cobra.Command{
+		Use:     "check",
+		Short:   "Check a configuration file and print every fault with its place",
+		Example: "  evpnd check -c /etc/evpnd/evpnd.yaml",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return check(cmd.OutOrStdout(), path) },
+	})
+	return root
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+	}
+	return nil
+}
+
+func check(out io.Writer, path string) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s: ok, AS %d, %d peers, %d VNIs configured\n", path, cfg.ASN, len(cfg.Peers), len(cfg.VNIs))
+	return err
+}
+
+// run starts the daemon and returns when a signal has stopped it. A second signal ends the process at once.
+func run(ctx context.Context, path string, pprof bool) error {
+	hangups := make(chan os.Signal, 1) // from the first moment: a hangup that nobody takes kills
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg.Log)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	notify := notifier(log)
+	if err := daemon.ResolveVTEP(ctx, cfg, log, notify); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it waited
+		}
+		return err
+	}
+	sockets, err := daemon.Listen(cfg.API)
+	if err != nil {
+		return err
+	}
+	defer closing(log, "sockets", sockets)
+	if pprof && cfg.API.Metrics == "" {
+		log.Warn("no profiles without api.metrics in the configuration")
+	}
+	kernel, err := dataplane.New(dataplane.OptionsFrom(cfg), log.WithField("part", "dataplane"))
+	if err != nil {
+		return err
+	}
+	defer closing(log, "dataplane", kernel)
+	events := daemon.NewEvents()
+	bgp, err := speaker.New(cfg, events, log.WithField("part", "speaker"))
+	if err != nil {
+		return err
+	}
+	d := daemon.New(daemon.Options{
+		Config: cfg, ConfigPath: path, Version: version, Kernel: kernel, BGP: bgp, Events: events, Sockets: sockets,
+		Log: log, Notify: notify, Pprof: pprof,
+	})
+	log.WithFields(logrus.Fields{"version": version, "asn": cfg.ASN, "vtep": cfg.VTEP}).Info("evpnd starting")
+	err = serve(ctx, d, hangups)
+	log.Info("evpnd stopped")
+	return err
+}
+
+// serve runs the daemon, and reloads its configuration at every hangup.
+func serve(ctx context.Context, d *daemon.Daemon, hangups <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var reloader sync.WaitGroup
+	reloader.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				_, _ = d.Reload() // a refusal is logged
+			}
+		}
+	})
+	err := d.Run(ctx)
+	cancel()
+	reloader.Wait()
+	return err
+}
+
+func closing(log *logrus.Logger, what string, c io.Closer) {
+	if err := c.Close(); err != nil {
+		log.WithField("part", what).WithError(err).Warn("not closed cleanly")
+	}
+}
+
+func newLogger(cfg config.Log) *logrus.Logger {
+	log := logrus.New()
+	if level, err := logrus.ParseLevel(cfg.Level); err == nil { // checked by config
+		log.SetLevel(level)
+	}
+	if cfg.Format == "json" {
+		log.SetFormatter(&logrus.JSONFormatter{})
+	}
+	return log
+}
+
+// notifier tells systemd, if that started us.
+func notifier(log *logrus.Logger) func(string) {
+	return func(state string) {
+		if _, err := sd.SdNotify(false, state); err != nil {
+			log.WithError(err).Debug("systemd not notified")
+		}
+	}
+}

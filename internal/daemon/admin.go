@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+)
+
+// admin implements AdminService.
+type admin struct {
+	evpnv1.UnimplementedAdminServiceServer
+	d *Daemon
+}
+
+func (a *admin) Reload(context.Context, *evpnv1.ReloadRequest) (*evpnv1.ReloadResponse, error) {
+	changes, err := a.d.Reload()
+	switch {
+	case err == nil:
+		return &evpnv1.ReloadResponse{Changes: changes}, nil
+	case errors.Is(err, errStopped):
+		return nil, status.Error(codes.Unavailable, printable(err.Error()))
+	case errors.Is(err, errNotApplied):
+		return nil, status.Error(codes.Internal, printable(err.Error()))
+	case errors.Is(err, errNeedsRestart):
+		return nil, status.Error(codes.FailedPrecondition, printable(err.Error()))
+	default:
+		return nil, status.Error(codes.InvalidArgument, printable(err.Error()))
+	}
+}
+
+func (a *admin) ClearPeer(_ context.Context, req *evpnv1.ClearPeerRequest) (*evpnv1.ClearPeerResponse, error) {
+	addr, err := parseAddr("address", req.Address)
+	if err != nil {
+		return nil, err
+	}
+	if !addr.IsValid() {
+		return nil, status.Error(codes.InvalidArgument, "address: missing")
+	}
+	if _, ok := a.d.session(addr); !ok {
+		return nil, status.Errorf(codes.NotFound, "no peer %s", addr)
+	}
+	if !req.Soft {
+		a.d.bgp.ClosePeer(addr, "cleared by operator")
+		return &evpnv1.ClearPeerResponse{}, nil
+	}
+	if err := a.d.bgp.RequestRefresh(addr); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &evpnv1.ClearPeerResponse{}, nil
+}
+
+func (a *admin) SetLogLevel(_ context.Context, req *evpnv1.SetLogLevelRequest) (*evpnv1.SetLogLevelResponse, error) {
+	level, err := logrus.ParseLevel(req.Level)
+	if err != nil || level < logrus.ErrorLevel || level > logrus.DebugLevel {
+		return nil, status.Errorf(codes.InvalidArgument, "level %q: want error, warn, info or debug", req.Level)
+	}
+	previous := levelName(a.d.log.GetLevel())
+	a.d.log.SetLevel(level)
+	return &evpnv1.SetLogLevelResponse{Previous: previous}, nil
+}
+
+// levelName is the name that the configuration uses: logrus says warning for warn.
+func levelName(l logrus.Level) string { return strings.TrimSuffix(l.String(), "ing") }

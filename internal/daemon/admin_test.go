@@ -1,0 +1,376 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sirupsen/logrus"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
+
+	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/speaker"
+)
+
+// reload asks for a reload and returns what changed, or the message of the error.
+func (c *client) reload() ([]string, codes.Code, string) {
+	resp, err := c.admin.Reload(c.ctx, &evpnv1.ReloadRequest{})
+	return resp.GetChanges(), status.Code(err), status.Convert(err).Message()
+}
+
+// TestReload: a good file is in force everywhere when the call returns, and the answer says what is different.
+func TestReload(t *testing.T) {
+	c := newClient(t, "vnis: {100: , 200: }\nlog: {level: debug}\n", nil)
+	c.report(attached(100), attached(300), hasMAC(100, macA), evpn.Synced{})
+	before := c.status()
+	if before.LastReload != nil {
+		t.Errorf("last reload %v before there was one", before.LastReload)
+	}
+	if got, code, _ := c.reload(); len(got) != 0 || code != codes.OK {
+		t.Errorf("the same file: %q, %s", got, code)
+	}
+	if _, err := c.admin.SetLogLevel(c.ctx, &evpnv1.SetLogLevelRequest{Level: "error"}); err != nil {
+		t.Fatal(err)
+	}
+	c.writeConfig(`asn: 65000
+vtep: 10.255.0.1
+peers:
+  - {address: 10.0.0.2, asn: 65000, description: new words}
+  - {address: 10.0.0.10, asn: 65000}
+dynamic-peers: []
+vnis: {100: {export: ["65000:777"]}, 300: {off: true}}
+manage-devices: true
+log: {level: info}
+`)
+	got, code, message := c.reload()
+	if code != codes.OK {
+		t.Fatal(message)
+	}
+	want := []string{
+		"peer 10.0.0.1 removed", "peer 10.0.0.2 changed", "peer 10.0.0.10 added",
+		"VNI 100 changed", "VNI 200 removed", "VNI 300 added",
+		"manage-devices changed", "log level changed",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("changes (-want +got):\n%s", d)
+	}
+	configs := c.bgp.configsSoFar()
+	if n := len(configs[len(configs)-1].Peers); n != 2 {
+		t.Errorf("BGP has %d peers", n)
+	}
+	c.kernel.mu.Lock()
+	if opts := c.kernel.reconfigured[len(c.kernel.reconfigured)-1]; !opts.Manage || !opts.VNIs[300].Off {
+		t.Errorf("the dataplane has %+v", opts)
+	}
+	c.kernel.mu.Unlock()
+	until(t, "the new route target to be announced", func() bool {
+		return slices.ContainsFunc(c.bgp.opsSoFar(), func(op evpn.RouteOp) bool {
+			return !op.Withdraw && op.Route.Key.MAC == macA && slices.Contains(op.Attrs.RTs(), evpn.NewRT(65000, 777))
+		})
+	})
+	after := c.status()
+	if !after.LastReload.GetSuccessful() || !after.ConfigLoaded.AsTime().After(before.ConfigLoaded.AsTime()) {
+		t.Errorf("status: %v, loaded %v, before that %v", after.LastReload, after.ConfigLoaded, before.ConfigLoaded)
+	}
+	if after.LogLevel != "info" {
+		t.Errorf("log level %s: the reload has not ended what SetLogLevel said", after.LogLevel)
+	}
+	if answers, err := c.call(&evpnv1.ListVNIsRequest{}); err != nil || !slices.Equal(names(answers), []string{"100 up", "300 off"}) {
+		t.Errorf("VNIs %v, %v", names(answers), err)
+	}
+}
+
+// TestReloadRefused: a file that cannot be taken changes nothing, and every reason is in the answer.
+func TestReloadRefused(t *testing.T) {
+	for _, row := range []struct {
+		name, text string
+		code       codes.Code
+		want       []string // in the message
+	}{
+		{
+			"faults", "asn: 65000\nvtep: 10.255.0.1\nhold: 9\npeers:\n  - {address: 10.0.0.1, asn: 0}\n",
+			codes.InvalidArgument,
+			[]string{"evpnd.yaml:3:1: ", "evpnd.yaml:5:30: ", "> 3 | hold: 9"},
+		},
+		{
+			"what cannot change", "asn: 65001\nrouter-id: 10.9.9.9\nvtep: 10.255.0.9\nlisten: true\nflush-on-exit: true\nlog: {format: json}\n",
+			codes.FailedPrecondition,
+			[]string{"need a restart, nothing was changed: asn, router-id, vtep, listen, flush-on-exit, log format"},
+		},
+		{"another way to the vtep", "asn: 65000\nvtep-interface: lo\n", codes.FailedPrecondition, []string{"nothing was changed: vtep"}},
+		{"octets", "asn: 65000\nvtep: 10.255.0.1\n\"\xff\": 1\n", codes.InvalidArgument, []string{"evpnd.yaml:3:1: "}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := newClient(t, "", nil)
+			c.report(attached(100), hasMAC(100, macA), evpn.Synced{})
+			until(t, "the start to be over", func() bool { return c.ready.Load() })
+			everything := []string{"announce", "withdraw", "import", "release", "close", "notify RE", "kernel", "bgp"}
+			told := c.lines(everything...)
+			c.writeConfig(row.text)
+			_, code, message := c.reload()
+			if code != row.code {
+				t.Errorf("code %s, want %s", code, row.code)
+			}
+			for _, want := range row.want {
+				if !strings.Contains(message, want) {
+					t.Errorf("message lacks %q:\n%s", want, message)
+				}
+			}
+			if n := len(c.bgp.configsSoFar()) + len(c.kernel.reconfigured); n != 0 {
+				t.Errorf("BGP or the kernel was configured")
+			}
+			c.look(func(*evpn.Core) {})
+			if more := c.lines(everything...)[len(told):]; len(more) != 2 || !strings.HasPrefix(more[0], "notify RELOADING=1") || more[1] != "notify READY=1" {
+				t.Errorf("told %q", more)
+			}
+			if last := c.status().LastReload; last.GetSuccessful() || last.GetError() != message {
+				t.Errorf("status says %v", last)
+			}
+			if got := c.value("evpnd_config_last_reload_successful"); got != 0 {
+				t.Errorf("metric says %v", got)
+			}
+			c.writeConfig(basics)
+			if _, code, message := c.reload(); code != codes.OK {
+				t.Errorf("the old file again: %s", message)
+			}
+			if got := c.value("evpnd_config_last_reload_successful"); got != 1 {
+				t.Errorf("metric says %v after a good reload", got)
+			}
+		})
+	}
+}
+
+// TestReloadRolledBack: when BGP cannot do what the file says, the old configuration is in force again.
+func TestReloadRolledBack(t *testing.T) {
+	c := newClient(t, "", nil)
+	old := c.config.get()
+	c.bgp.mu.Lock()
+	c.bgp.configErr = func(cfg *config.Config) error {
+		if cfg != old {
+			return errors.New("set tcp md5 key: operation not permitted")
+		}
+		return nil
+	}
+	c.bgp.mu.Unlock()
+	c.writeConfig(basics + "  - {address: 10.0.0.3, asn: 65000}\n")
+	if _, code, message := c.reload(); code != codes.Internal || !strings.Contains(message, "configuration not applied: configure peers: set tcp md5 key") {
+		t.Errorf("%s: %s", code, message)
+	}
+	configs := c.bgp.configsSoFar()
+	if len(configs) != 2 || configs[1] != old {
+		t.Errorf("BGP was configured %d times, the last time with %p, want %p", len(configs), configs[len(configs)-1], old)
+	}
+	if len(c.kernel.reconfigured) != 0 || c.config.get() != old {
+		t.Error("the new configuration is in force in parts")
+	}
+}
+
+// TestReloadWhileFactsFlow: reloads, facts and questions do not get into each other's way.
+func TestReloadWhileFactsFlow(t *testing.T) {
+	const reloads = 30
+	c := newClient(t, "", nil)
+	c.report(attached(100), peerUp(peer1), evpn.Synced{})
+	enough := make(chan struct{})
+	ended := make(chan int)
+	go func() { // ends with enough
+		n := 0
+		for ; ; n++ {
+			select {
+			case <-enough:
+				ended <- n
+				return
+			case c.kernel.facts <- []evpn.Event{
+				macRoute(peer1, 100, vtep2, evpn.MAC{2, 2, 0, 0, byte(n >> 8), byte(n)}, ipB),
+				evpn.LocalMAC{VNI: 100, MAC: macA, Port: "tap1", Gone: n%2 == 0},
+			}:
+			}
+		}
+	}()
+	for i := range reloads {
+		c.writeConfig(basics + fmt.Sprintf("vnis: {%d: }\n", 1000+i))
+		if got, _, message := c.reload(); len(got) == 0 {
+			t.Fatalf("reload %d: %s", i, message)
+		}
+		if answers, err := c.call(&evpnv1.ListVNIsRequest{}); err != nil || !slices.Equal(names(answers), []string{"100 up", fmt.Sprintf("%d missing", 1000+i)}) {
+			t.Errorf("after reload %d: %v, %v", i, names(answers), err)
+		}
+	}
+	close(enough)
+	n := <-ended
+	c.report()
+	until(t, "the kernel to be written", func() bool { st := c.status(); return st.Kernel.Pending == 0 && st.Counts.MacsRemote > 0 })
+	macs := 0
+	for key := range c.kernel.hold() {
+		if key.Table == evpn.TableFDB {
+			macs++
+		}
+	}
+	if macs != min(n, 1<<16) {
+		t.Errorf("kernel has %d MACs of %d", macs, n)
+	}
+}
+
+// TestClearPeer: hard, soft, and for whom there is nothing to clear.
+func TestClearPeer(t *testing.T) {
+	c := newClient(t, "", nil)
+	c.bgp.setSessions(speaker.SessionInfo{Peer: peer1, State: speaker.StateEstablished}, speaker.SessionInfo{Peer: peer2, State: speaker.StateIdle})
+	for _, row := range []struct {
+		req  *evpnv1.ClearPeerRequest
+		code codes.Code
+		text string
+		told string
+	}{
+		{&evpnv1.ClearPeerRequest{Address: "10.0.0.1"}, codes.OK, "", "close 10.0.0.1: cleared by operator"},
+		{&evpnv1.ClearPeerRequest{Address: "10.0.0.1", Soft: true}, codes.OK, "", "refresh 10.0.0.1"},
+		{&evpnv1.ClearPeerRequest{Address: "10.0.0.2"}, codes.OK, "", "close 10.0.0.2: cleared by operator"},
+		{&evpnv1.ClearPeerRequest{Address: "10.0.0.2", Soft: true}, codes.FailedPrecondition, errNoSession.Error(), "refresh 10.0.0.2"},
+		{&evpnv1.ClearPeerRequest{Address: "10.0.0.3"}, codes.NotFound, "10.0.0.3", ""},
+		{&evpnv1.ClearPeerRequest{}, codes.InvalidArgument, "address: missing", ""},
+		{&evpnv1.ClearPeerRequest{Address: "rr"}, codes.InvalidArgument, "address: ", ""},
+	} {
+		before := len(c.lines("close", "refresh"))
+		_, err := c.admin.ClearPeer(c.ctx, row.req)
+		if status.Code(err) != row.code || !strings.Contains(status.Convert(err).Message(), row.text) {
+			t.Errorf("%v: %v, want %s with %q", row.req, err, row.code, row.text)
+		}
+		if told := strings.Join(c.lines("close", "refresh")[before:], ", "); told != row.told {
+			t.Errorf("%v: BGP was told %q, want %q", row.req, told, row.told)
+		}
+	}
+}
+
+func TestSetLogLevel(t *testing.T) {
+	c := newClient(t, "", nil)
+	for _, row := range []struct {
+		level, previous string
+		now             logrus.Level
+	}{
+		{"debug", "info", logrus.DebugLevel},
+		{"warn", "debug", logrus.WarnLevel},
+		{"error", "warn", logrus.ErrorLevel},
+		{"info", "error", logrus.InfoLevel},
+	} {
+		resp, err := c.admin.SetLogLevel(c.ctx, &evpnv1.SetLogLevelRequest{Level: row.level})
+		if err != nil || resp.Previous != row.previous || c.Daemon.log.GetLevel() != row.now {
+			t.Errorf("%s: previous %s, %v; now %s", row.level, resp.GetPrevious(), err, c.Daemon.log.GetLevel())
+		}
+	}
+	for _, level := range []string{"", "loud", "trace", "panic", "fatal"} {
+		if _, err := c.admin.SetLogLevel(c.ctx, &evpnv1.SetLogLevelRequest{Level: level}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%q: %v", level, err)
+		}
+	}
+}
+
+// TestReflection: tools that know nothing of us find the services.
+func TestReflection(t *testing.T) {
+	c := newClient(t, "", nil)
+	stream, err := reflectionpb.NewServerReflectionClient(c.conn).ServerReflectionInfo(c.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}
+	if err := stream.Send(request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var services []string
+	for _, s := range resp.GetListServicesResponse().GetService() {
+		services = append(services, s.Name)
+	}
+	for _, want := range []string{"evpn.v1.InspectService", "evpn.v1.AdminService", "grpc.health.v1.Health"} {
+		if !slices.Contains(services, want) {
+			t.Errorf("services %q lack %s", services, want)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestShutdown: with a client that never ends its call, facts on their way and a BGP that is slow, Run returns soon, and
+// nothing stays: no goroutine, no socket.
+func TestShutdown(t *testing.T) {
+	clean := goleak.IgnoreCurrent()
+	c := newClient(t, "", func(_ *Options, w *world) { w.bgp.gate = make(chan struct{}, 1) })
+	c.report(attached(10), hasMAC(10, macA), evpn.Synced{})
+	watch, err := healthpb.NewHealthClient(c.conn).Watch(c.ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	c.get("/healthz") // leaves an idle connection
+	begin := time.Now()
+	c.stopping()
+	c.bgp.gate <- struct{}{} // BGP ends what it is at
+	if err := c.stop(); err != nil {
+		t.Errorf("Run returns %v", err)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("Run took %s to end", took)
+	}
+	if _, err := os.Lstat(c.opts.Config.API.Socket); err == nil {
+		t.Error("the socket is left behind")
+	}
+	for err == nil { // NOT_SERVING, and the end
+		_, err = watch.Recv()
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("the watcher is told %v", err)
+	}
+	c.conn.Close()
+	c.browser.CloseIdleConnections()
+	goleak.VerifyNone(t, clean)
+}
+
+// TestStopAtOnce: a daemon that is told to stop before it has begun stops without complaint.
+func TestStopAtOnce(t *testing.T) {
+	for range 20 {
+		s, err := Listen(config.API{Socket: filepath.Join(t.TempDir(), "evpnd.sock"), Metrics: "127.0.0.1:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t, "", func(opts *Options, _ *world) { opts.Sockets = s })
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := w.Run(ctx); err != nil {
+			t.Fatalf("Run returns %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+}
+
+// TestCallAfterStop: calls that come while the daemon stops get an answer that says so.
+func TestCallAfterStop(t *testing.T) {
+	w := newWorld(t, "", nil).start()
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := (&inspect{d: w.Daemon}).ListVNIs(ctx, &evpnv1.ListVNIsRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("ListVNIs says %v", err)
+	}
+	if _, err := (&admin{d: w.Daemon}).Reload(ctx, &evpnv1.ReloadRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("Reload says %v", err)
+	}
+}

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+const (
+	routesPerApply = 4096 // handed to BGP in one go, so that a stop is noticed in between
+	coalesceAbove  = 1024 // routes that may wait before it is looked whether newer ones make some of them needless
+)
+
+// announcement is what BGP is to be told.
+type announcement struct {
+	routes     []evpn.RouteOp // in order: an IP goes to another MAC by an announcement and then a withdraw
+	distinct   int            // of routes at the last coalesce
+	imports    []evpn.RT      // nil: as they were
+	rdNumbers  map[evpn.VNI]uint16
+	releaseEoR bool
+}
+
+// add appends what the core wants to be told next. While BGP is slow, of each route the last word stays, so that what
+// waits is bounded by the number of our routes.
+func (a *announcement) add(o evpn.Output) {
+	a.routes = append(a.routes, o.Routes...)
+	if len(a.routes) > 2*a.distinct+coalesceAbove {
+		a.coalesce()
+	}
+	if o.ImportRTs != nil {
+		a.imports = o.ImportRTs
+	}
+	if o.RDNumbers != nil {
+		a.rdNumbers = o.RDNumbers
+	}
+	a.releaseEoR = a.releaseEoR || o.ReleaseEoR
+}
+
+// coalesce drops every op on a route that a later one makes needless.
+func (a *announcement) coalesce() {
+	last := make(map[evpn.RouteKey]int, len(a.routes))
+	for i := range a.routes {
+		last[a.routes[i].Route.Key] = i
+	}
+	kept := a.routes[:0]
+	for i, op := range a.routes {
+		if last[op.Route.Key] == i {
+			kept = append(kept, op)
+		}
+	}
+	clear(a.routes[len(kept):])
+	a.routes, a.distinct = kept, len(kept)
+}
+
+func (a *announcement) empty() bool {
+	return len(a.routes) == 0 && a.imports == nil && a.rdNumbers == nil && !a.releaseEoR
+}
+
+// announce is the announcer goroutine: it alone hands routes to BGP.
+func (d *Daemon) announce(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case a := <-d.routesIn:
+			d.tell(ctx, a)
+		}
+	}
+}
+
+// tell hands one announcement on. What is remembered for the next life comes before peers can see it (A8), and
+// End-of-RIB after all routes (GR-04).
+func (d *Daemon) tell(ctx context.Context, a announcement) {
+	if a.rdNumbers != nil {
+		if err := saveRDNumbers(d.opts.Config.StateDir, a.rdNumbers); err != nil {
+			d.log.WithError(err).Error("state not saved, route distinguishers may change at the next start")
+		}
+	}
+	if a.imports != nil {
+		if err := d.bgp.SetImportRTs(a.imports); err != nil && ctx.Err() == nil {
+			d.log.WithError(err).Error("route target memberships not announced")
+		}
+	}
+	for part := range slices.Chunk(a.routes, routesPerApply) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := d.bgp.Apply(part); err != nil && ctx.Err() == nil {
+			d.log.WithError(err).Error("route not announced")
+		}
+	}
+	if a.releaseEoR {
+		d.bgp.ReleaseEoR()
+		d.ready.Store(true)
+		d.manager.started()
+	}
+}

@@ -1,0 +1,162 @@
+// Package daemon is the loop that carries facts to the core and its decisions out again, and what looks at that loop:
+// the gRPC server, metrics and the state file.
+//
+// One goroutine owns the core (A10, owner.go). Everything else talks to it through bounded channels: adapters send facts,
+// the API sends queries that run between facts and copy out what they need. A writer goroutine applies kernel batches and
+// reports them back as facts (write.go); an announcer goroutine hands routes to BGP (announce.go). The owner waits for
+// neither.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/health"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/dataplane"
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/speaker"
+)
+
+// eventQueue bounds the batches of facts that wait for the owner. When it is full, readers wait or coalesce: TCP pushes
+// back on peers, and a netlink socket that overflows is read back.
+const eventQueue = 64
+
+// Kernel is what the daemon needs of the dataplane.
+type Kernel interface {
+	// Run reports what there is, then Synced, then what changes, until ctx ends.
+	Run(ctx context.Context, sink chan<- []evpn.Event) error
+	// Apply and ReadBack are called by one goroutine, in order. ReadBack says nothing of local hosts: only Run knows how a
+	// dump is ordered against what changed around it.
+	Apply(ctx context.Context, b evpn.KernelBatch) evpn.Applied
+	ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error)
+	Reconfigure(opts dataplane.Options)
+	// Flush removes every entry of ours.
+	Flush(ctx context.Context) error
+	Status() dataplane.Status
+}
+
+// BGP is what the daemon needs of the speaker.
+type BGP interface {
+	// Run holds the sessions and reports what they say, until ctx ends.
+	Run(ctx context.Context) error
+	Configure(cfg *config.Config) error
+	// Apply, SetImportRTs and ReleaseEoR are called by one goroutine, in order.
+	Apply(ops []evpn.RouteOp) error
+	SetImportRTs(rts []evpn.RT) error
+	ReleaseEoR()
+	Sessions() []speaker.SessionInfo
+	ClosePeer(peer netip.Addr, reason string)
+	RequestRefresh(peer netip.Addr) error
+}
+
+// Daemon is one running evpnd.
+type Daemon struct {
+	kernel Kernel
+	bgp    BGP
+	log    *logrus.Logger
+	opts   Options
+
+	owned   // touched by the owner only
+	events  chan []evpn.Event
+	queries chan query
+	stopped chan struct{} // closed when the owner has ended
+
+	kernelIn chan kernelWork
+	routesIn chan announcement
+
+	started time.Time
+	config  configState
+	counts  counters
+	ready   atomic.Bool // the kernel has been read, and BGP has our routes
+	checks  *health.Server
+	manager serviceManager
+}
+
+// Options are the parts of a daemon.
+type Options struct {
+	Config     *config.Config // checked, VTEP resolved
+	ConfigPath string
+	Version    string
+	Kernel     Kernel
+	BGP        BGP
+	Events     chan []evpn.Event // the sink that BGP was made with
+	Sockets    *Sockets          // what Listen opened for Config; nil: neither API nor metrics
+	Log        *logrus.Logger
+	// Notify is called with READY=1, STATUS=… and so on, as sd_notify(3) takes them; nil: nobody listens.
+	Notify func(state string)
+	Pprof  bool // serve /debug/pprof/ beside the metrics
+}
+
+// NewEvents makes the channel that carries facts to the owner.
+func NewEvents() chan []evpn.Event { return make(chan []evpn.Event, eventQueue) }
+
+// New puts a daemon together. Nothing runs before Run. A state file that cannot be used is logged and no error: what it
+// remembers is found again, if under other numbers.
+func New(opts Options) *Daemon {
+	numbers, err := loadRDNumbers(opts.Config.StateDir)
+	if err != nil {
+		opts.Log.WithError(err).Warn("state file not used, route distinguishers of vnis above 65535 may change")
+	}
+	core := opts.Config.Core()
+	core.RDNumbers = numbers
+	now := time.Now()
+	return &Daemon{
+		kernel: opts.Kernel, bgp: opts.BGP, log: opts.Log, opts: opts,
+		owned:    owned{core: evpn.New(core), left: map[netip.Addr]time.Time{}, limits: map[evpn.NoteKind]*noteLimit{}},
+		events:   opts.Events,
+		queries:  make(chan query),
+		stopped:  make(chan struct{}),
+		kernelIn: make(chan kernelWork, maxKernelWork),
+		routesIn: make(chan announcement),
+		started:  now,
+		config:   configState{current: opts.Config, loaded: now},
+		checks:   health.NewServer(),
+		manager:  serviceManager{send: opts.Notify},
+	}
+}
+
+// Run serves until ctx ends, or until a part that cannot be done without fails. Kernel entries stay when it returns,
+// unless the configuration says flush-on-exit. It returns when nothing of the daemon runs any more, and can be called
+// once.
+func (d *Daemon) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { d.own(ctx); return nil })
+	g.Go(func() error { return ended(ctx, "dataplane", d.kernel.Run(ctx, d.events)) })
+	g.Go(func() error { return ended(ctx, "bgp", d.bgp.Run(ctx)) })
+	g.Go(func() error { d.write(ctx); return nil })
+	g.Go(func() error { d.announce(ctx); return nil })
+	g.Go(func() error { d.watchHealth(ctx); return nil })
+	if s := d.opts.Sockets; s != nil {
+		g.Go(func() error { return ended(ctx, "api", d.serveAPI(ctx, s.api)) })
+		if s.metrics != nil {
+			g.Go(func() error { return ended(ctx, "metrics", d.serveMetrics(ctx, s.metrics)) })
+		}
+	}
+	g.Go(func() error { <-ctx.Done(); d.manager.stopping(); return nil })
+	err := g.Wait()
+	if d.config.get().FlushOnExit {
+		if ferr := d.kernel.Flush(context.WithoutCancel(ctx)); ferr != nil {
+			err = errors.Join(err, fmt.Errorf("flush kernel entries: %w", ferr))
+		}
+	}
+	return err
+}
+
+// ended is the error of a part that may end only because ctx has.
+func ended(ctx context.Context, part string, err error) error {
+	switch {
+	case err != nil && !errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", part, err)
+	case ctx.Err() == nil:
+		return fmt.Errorf("%s: ended by itself", part)
+	}
+	return nil
+}

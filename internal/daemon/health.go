@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/speaker"
+)
+
+const (
+	healthPeriod  = time.Second
+	healthTimeout = 5 * time.Second // an owner that does not answer for so long is not well
+)
+
+// condition is how the daemon is, for health checks and for the line that systemd shows.
+type condition struct {
+	alive  bool // the owner answers
+	bgp    bool // a session is established
+	kernel bool // the kernel has been read, and holds what is wanted
+	line   string
+}
+
+func (c condition) well() bool { return c.alive && c.bgp && c.kernel }
+
+func (d *Daemon) health(ctx context.Context) condition {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	var b evpn.Brief
+	if err := d.ask(ctx, func(c *evpn.Core) { b = c.Brief() }); err != nil {
+		return condition{line: err.Error()}
+	}
+	up, all := 0, 0
+	for _, p := range d.bgp.Sessions() {
+		all++
+		if p.State == speaker.StateEstablished {
+			up++
+		}
+	}
+	c := condition{
+		alive:  true,
+		bgp:    up > 0,
+		kernel: d.ready.Load() && b.Problems == 0,
+		line:   fmt.Sprintf("%d/%d peers, %d VNIs, %d MACs", up, all, b.VNIs, b.MACs),
+	}
+	if !d.ready.Load() {
+		c.line += ", reading the kernel"
+	} else if b.Problems > 0 {
+		c.line += fmt.Sprintf(", %d kernel entries not as wanted", b.Problems)
+	}
+	return c
+}
+
+// watchHealth keeps grpc.health.v1 and systemd's line up to date until ctx ends: "bgp" and "kernel" are those of
+// condition, "" is both.
+func (d *Daemon) watchHealth(ctx context.Context) {
+	tick := time.NewTicker(healthPeriod)
+	defer tick.Stop()
+	for {
+		c := d.health(ctx)
+		if ctx.Err() != nil {
+			d.checks.Shutdown()
+			return
+		}
+		d.checks.SetServingStatus("bgp", servingStatus(c.bgp))
+		d.checks.SetServingStatus("kernel", servingStatus(c.kernel))
+		d.checks.SetServingStatus("", servingStatus(c.well()))
+		d.manager.describe(c.line)
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+func servingStatus(ok bool) healthpb.HealthCheckResponse_ServingStatus {
+	if ok {
+		return healthpb.HealthCheckResponse_SERVING
+	}
+	return healthpb.HealthCheckResponse_NOT_SERVING
+}

@@ -1,0 +1,345 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/speaker"
+)
+
+// chunk is the number of items in one message of a streamed answer.
+const chunk = 500
+
+// inspect implements InspectService: each call is one query of the core, converted outside of it.
+type inspect struct {
+	evpnv1.UnimplementedInspectServiceServer
+	d *Daemon
+}
+
+// snapshot runs f on the owner and says when. Its error is one that gRPC understands.
+func (s *inspect) snapshot(ctx context.Context, f func(*evpn.Core)) (*timestamppb.Timestamp, error) {
+	var at time.Time
+	err := s.d.ask(ctx, func(c *evpn.Core) { at = time.Now(); f(c) })
+	switch {
+	case err == nil:
+		return timestamppb.New(at), nil
+	case errors.Is(err, errStopped):
+		return nil, status.Error(codes.Unavailable, err.Error())
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	default:
+		return nil, status.Error(codes.Internal, printable(err.Error()))
+	}
+}
+
+// knowsVNI returns NOT_FOUND for a VNI that is neither served nor configured; 0 is all of them.
+func (s *inspect) knowsVNI(ctx context.Context, vni uint32) error {
+	if vni == 0 {
+		return nil
+	}
+	if _, ok := s.d.config.get().VNIs[evpn.VNI(vni)]; ok {
+		return nil
+	}
+	served := false
+	if _, err := s.snapshot(ctx, func(c *evpn.Core) { served = c.Serves(evpn.VNI(vni)) }); err != nil {
+		return err
+	}
+	if !served {
+		return unknownVNI(vni)
+	}
+	return nil
+}
+
+// stream sends items in chunks, and one empty message when there are none.
+func stream[T any](items []T, send func([]T) error) error {
+	if len(items) == 0 {
+		return send(nil)
+	}
+	for part := range slices.Chunk(items, chunk) {
+		if err := send(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *inspect) GetStatus(ctx context.Context, _ *evpnv1.GetStatusRequest) (*evpnv1.GetStatusResponse, error) {
+	var t evpn.Totals
+	var peers []evpn.PeerView
+	at, err := s.snapshot(ctx, func(c *evpn.Core) { t, peers = c.Totals(), c.Peers() })
+	if err != nil {
+		return nil, err
+	}
+	cfg, loaded, reload := s.d.config.state()
+	return &evpnv1.GetStatusResponse{AsOf: at, Status: &evpnv1.Status{
+		Version: s.d.opts.Version, Asn: cfg.ASN, RouterId: text(cfg.RouterID), Vtep: text(cfg.VTEP),
+		Started: timestamppb.New(s.d.started), Uptime: durationpb.New(at.AsTime().Sub(s.d.started)),
+		KernelInSync: t.InSync(), Kernel: s.kernel(t), Counts: s.counts(t, peers),
+		ConfigPath: s.d.opts.ConfigPath, ConfigLoaded: timestamppb.New(loaded), LastReload: reload,
+		LogLevel: levelName(s.d.log.GetLevel()),
+	}}, nil
+}
+
+func (s *inspect) kernel(t evpn.Totals) *evpnv1.Kernel {
+	st := s.d.kernel.Status()
+	k := &evpnv1.Kernel{
+		NexthopMode: "group", Wanted: uint32(t.Wanted), Installed: uint32(t.Installed), Pending: uint32(underWay(t)),
+		Blocked: uint32(t.Problems), Repaired: s.d.counts.repaired.Load(), Resyncs: st.Resyncs,
+	}
+	if !st.Nexthops {
+		k.NexthopMode = "dst"
+	}
+	if at := s.d.counts.lastReadBack.Load(); at != 0 {
+		k.LastReadBack = timestamppb.New(time.Unix(0, at))
+	}
+	return k
+}
+
+// underWay is the number of entries that are neither acknowledged nor refused: the core counts the refused as pending too,
+// since they are tried again.
+func underWay(t evpn.Totals) int { return max(0, t.Pending-t.Problems) }
+
+func (s *inspect) counts(t evpn.Totals, peers []evpn.PeerView) *evpnv1.Counts {
+	n := &evpnv1.Counts{
+		Vnis: uint32(t.VNIs), VnisUp: uint32(t.VNIsUp), Vteps: uint32(t.VTEPs),
+		MacsLocal: uint32(t.LocalMACs), MacsRemote: uint32(t.RemoteMACs),
+		NeighborsLocal: uint32(t.LocalIPs), NeighborsRemote: uint32(t.RemoteIPs),
+		RoutesReceived: uint32(t.Routes), RoutesAdvertised: uint32(t.OwnRoutes),
+	}
+	for _, p := range peers {
+		n.RoutesRefused += uint32(p.Refused)
+	}
+	for _, p := range s.d.bgp.Sessions() {
+		n.Peers++
+		if p.State == speaker.StateEstablished {
+			n.PeersEstablished++
+		}
+	}
+	return n
+}
+
+func (s *inspect) ListVNIs(ctx context.Context, req *evpnv1.ListVNIsRequest) (*evpnv1.ListVNIsResponse, error) {
+	var views []evpn.VNIView
+	at, err := s.snapshot(ctx, func(c *evpn.Core) { views = c.VNIs() })
+	if err != nil {
+		return nil, err
+	}
+	resp := &evpnv1.ListVNIsResponse{AsOf: at}
+	for _, v := range withConfigured(views, s.d.config.get()) {
+		if req.Vni == 0 || v.Vni == req.Vni {
+			resp.Vnis = append(resp.Vnis, v)
+		}
+	}
+	if req.Vni != 0 && len(resp.Vnis) == 0 {
+		return nil, unknownVNI(req.Vni)
+	}
+	return resp, nil
+}
+
+func (s *inspect) ListVTEPs(ctx context.Context, req *evpnv1.ListVTEPsRequest) (*evpnv1.ListVTEPsResponse, error) {
+	vtep, err := parseAddr("vtep", req.Vtep)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.knowsVNI(ctx, req.Vni); err != nil {
+		return nil, err
+	}
+	var views []evpn.VTEPView
+	at, err := s.snapshot(ctx, func(c *evpn.Core) { views = c.VTEPs(evpn.VNI(req.Vni)) })
+	if err != nil {
+		return nil, err
+	}
+	resp := &evpnv1.ListVTEPsResponse{AsOf: at}
+	for _, v := range views {
+		if !vtep.IsValid() || v.VTEP == vtep {
+			resp.Vteps = append(resp.Vteps, protoVTEP(v))
+		}
+	}
+	return resp, nil
+}
+
+func (s *inspect) ListMACs(req *evpnv1.ListMACsRequest, out evpnv1.InspectService_ListMACsServer) error {
+	want, err := parseFilter(req.Mac, "", req.Vtep, req.Origin)
+	if err != nil {
+		return err
+	}
+	if err := s.knowsVNI(out.Context(), req.Vni); err != nil {
+		return err
+	}
+	var views []evpn.MACView
+	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.MACs(evpn.VNI(req.Vni)) })
+	if err != nil {
+		return err
+	}
+	var macs []*evpnv1.MAC
+	for _, v := range views {
+		if want.matches(v.MAC, netip.Addr{}, v.VTEP, isLocal(v)) {
+			macs = append(macs, protoMAC(v, req.Candidates))
+		}
+	}
+	return stream(macs, func(part []*evpnv1.MAC) error {
+		return out.Send(&evpnv1.ListMACsResponse{Macs: part, AsOf: at})
+	})
+}
+
+func (s *inspect) ListNeighbors(req *evpnv1.ListNeighborsRequest, out evpnv1.InspectService_ListNeighborsServer) error {
+	want, err := parseFilter(req.Mac, req.Ip, req.Vtep, req.Origin)
+	if err != nil {
+		return err
+	}
+	if err := s.knowsVNI(out.Context(), req.Vni); err != nil {
+		return err
+	}
+	var views []evpn.NeighborView
+	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.Neighbors(evpn.VNI(req.Vni)) })
+	if err != nil {
+		return err
+	}
+	var neighbors []*evpnv1.Neighbor
+	for _, v := range views {
+		if want.matches(v.MAC, v.IP, v.VTEP, v.Local) {
+			neighbors = append(neighbors, protoNeighbor(v, req.Candidates))
+		}
+	}
+	return stream(neighbors, func(part []*evpnv1.Neighbor) error {
+		return out.Send(&evpnv1.ListNeighborsResponse{Neighbors: part, AsOf: at})
+	})
+}
+
+func (s *inspect) ListRoutes(req *evpnv1.ListRoutesRequest, out evpnv1.InspectService_ListRoutesServer) error {
+	want, err := parseRouteFilter(req)
+	if err != nil {
+		return err
+	}
+	var received, own []evpn.RouteView
+	at, err := s.snapshot(out.Context(), func(c *evpn.Core) {
+		if want.in {
+			received = c.Routes(want.peer)
+		}
+		if want.out {
+			own = c.OwnRoutes()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var routes []*evpnv1.Route
+	for _, v := range slices.Concat(received, own) {
+		if want.matches(v) {
+			routes = append(routes, protoRoute(v))
+		}
+	}
+	return stream(routes, func(part []*evpnv1.Route) error {
+		return out.Send(&evpnv1.ListRoutesResponse{Routes: part, AsOf: at})
+	})
+}
+
+// filter is what ListMACs and ListNeighbors have in common.
+type filter struct {
+	mac    evpn.MAC
+	hasMAC bool
+	ip     netip.Addr
+	vtep   netip.Addr
+	origin string
+}
+
+func parseFilter(mac, ip, vtep, origin string) (f filter, err error) {
+	if f.mac, f.hasMAC, err = parseMAC(mac); err != nil {
+		return f, err
+	}
+	if f.ip, err = parseAddr("ip", ip); err != nil {
+		return f, err
+	}
+	if f.vtep, err = parseAddr("vtep", vtep); err != nil {
+		return f, err
+	}
+	if !slices.Contains([]string{"", "local", "remote"}, origin) {
+		return f, status.Errorf(codes.InvalidArgument, "origin %q: want local or remote", origin)
+	}
+	f.origin = origin
+	return f, nil
+}
+
+func (f filter) matches(mac evpn.MAC, ip, vtep netip.Addr, local bool) bool {
+	return (!f.hasMAC || f.mac == mac) &&
+		(!f.ip.IsValid() || f.ip == ip) &&
+		(!f.vtep.IsValid() || f.vtep == vtep) &&
+		(f.origin == "" || (f.origin == "local") == local)
+}
+
+// routeFilter is the filter of ListRoutes.
+type routeFilter struct {
+	req     *evpnv1.ListRoutesRequest
+	in, out bool
+	peer    netip.Addr
+	ip      netip.Addr
+	mac     evpn.MAC
+	hasMAC  bool
+	rd      evpn.RD
+}
+
+func parseRouteFilter(req *evpnv1.ListRoutesRequest) (f routeFilter, err error) {
+	f = routeFilter{req: req, in: req.Direction != "out", out: req.Direction != "in" && req.Peer == ""}
+	if !slices.Contains([]string{"", "in", "out"}, req.Direction) {
+		return f, status.Errorf(codes.InvalidArgument, "direction %q: want in or out", req.Direction)
+	}
+	if f.peer, err = parseAddr("peer", req.Peer); err != nil {
+		return f, err
+	}
+	if f.ip, err = parseAddr("ip", req.Ip); err != nil {
+		return f, err
+	}
+	if f.mac, f.hasMAC, err = parseMAC(req.Mac); err != nil {
+		return f, err
+	}
+	if req.Rd != "" {
+		if f.rd, err = evpn.ParseRD(req.Rd); err != nil {
+			return f, status.Errorf(codes.InvalidArgument, "rd: %v", err)
+		}
+	}
+	return f, nil
+}
+
+func (f routeFilter) matches(v evpn.RouteView) bool {
+	return (f.req.Type == 0 || f.req.Type == uint32(v.Key.Type)) &&
+		(f.req.Vni == 0 || v.Label1 == f.req.Vni || slices.Contains(v.VNIs, evpn.VNI(f.req.Vni))) &&
+		(f.req.Rd == "" || f.rd == v.Key.RD) &&
+		(!f.hasMAC || f.mac == v.Key.MAC) &&
+		(!f.ip.IsValid() || f.ip == v.Key.IP)
+}
+
+func parseAddr(name, s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}, status.Errorf(codes.InvalidArgument, "%s: %v", name, err)
+	}
+	return a.Unmap(), nil
+}
+
+func parseMAC(s string) (evpn.MAC, bool, error) {
+	if s == "" {
+		return evpn.MAC{}, false, nil
+	}
+	m, err := evpn.ParseMAC(s)
+	if err != nil {
+		return evpn.MAC{}, false, status.Errorf(codes.InvalidArgument, "mac: %v", err)
+	}
+	return m, true, nil
+}
+
+func unknownVNI(vni uint32) error {
+	return status.Errorf(codes.NotFound, "VNI %d is neither served nor configured", vni)
+}

@@ -1,0 +1,176 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"google.golang.org/grpc"
+
+	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/speaker"
+)
+
+// get makes a request to the daemon's HTTP listener.
+func (c *client) get(path string) (int, string) {
+	c.t.Helper()
+	resp, err := c.browser.Get(c.http + path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// TestMetrics: the names, labels and values of a scrape are those of testdata/metrics.txt, and promlint likes them.
+func TestMetrics(t *testing.T) {
+	c := newClient(t, populatedConfig, nil)
+	c.populate()
+	code, body := c.get("/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("%d\n%s", code, body)
+	}
+	golden(t, "metrics.txt", []byte(body))
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	families := parse(t, body)
+	described := map[string]bool{}
+	for _, m := range allMetrics {
+		name, _, _ := strings.Cut(strings.TrimPrefix(m.desc.String(), `Desc{fqName: "`), `"`)
+		described[name] = true
+	}
+	if !maps.EqualFunc(families, described, func(*dto.MetricFamily, bool) bool { return true }) {
+		t.Errorf("scraped %v, described %v", slices.Sorted(maps.Keys(families)), slices.Sorted(maps.Keys(described)))
+	}
+}
+
+func parse(t *testing.T, body string) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// value returns the only sample of a metric without labels.
+func (c *client) value(name string) float64 {
+	t := c.t.(*testing.T)
+	_, body := c.get("/metrics")
+	family := parse(t, body)[name]
+	if family == nil || len(family.Metric) != 1 {
+		t.Fatalf("%s: %v", name, family)
+	}
+	m := family.Metric[0]
+	return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+}
+
+// TestCountedNotes: repairs and moves are counted.
+func TestCountedNotes(t *testing.T) {
+	c := newClient(t, "", nil)
+	c.report(attached(10), evpn.Synced{}, peerUp(peer1), macRoute(peer1, 10, vtep2, macB, ipB), hasMAC(10, macA))
+	until(t, "the kernel to be written", func() bool { return c.status().Kernel.Pending == 0 })
+	c.report(evpn.Tampered{Keys: []evpn.EntryKey{fdbKey(10, macB)}})
+	c.report(hasMAC(10, macB)) // it has moved here
+	if got := c.value("evpn_kernel_drift_repaired_total"); got != 1 {
+		t.Errorf("%v repaired, want 1", got)
+	}
+	if got := c.value("evpn_mac_moves_total"); got != 1 {
+		t.Errorf("%v moves, want 1", got)
+	}
+}
+
+// TestScrapeAfterStop: a scrape that gets no answer fails, rather than report a host without VNIs.
+func TestScrapeAfterStop(t *testing.T) {
+	w := newWorld(t, "", nil).start()
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{d: w.Daemon})
+	if families, err := registry.Gather(); err == nil {
+		t.Errorf("gathered %v", families)
+	}
+}
+
+// TestHealth: the same condition over HTTP and grpc.health.v1.
+func TestHealth(t *testing.T) {
+	c := newClient(t, "", nil)
+	check := func(when string, ready int, bgp, kernel bool, line string) {
+		t.Helper()
+		for path, want := range map[string]int{"/healthz": http.StatusOK, "/readyz": ready} {
+			if code, body := c.get(path); code != want || body != line+"\n" {
+				t.Errorf("%s: %s says %d %q, want %d %q", when, path, code, body, want, line)
+			}
+		}
+		want := map[string]bool{"bgp": bgp, "kernel": kernel, "": bgp && kernel}
+		until(t, fmt.Sprintf("%s: grpc.health.v1 to say %v", when, want), func() bool { return maps.Equal(c.serving(), want) })
+	}
+	check("at the start", 503, false, false, "0/0 peers, 0 VNIs, 0 MACs, reading the kernel")
+	c.report(attached(10), evpn.Synced{})
+	until(t, "the start to be over", func() bool { return c.ready.Load() })
+	check("without peers", 503, false, true, "0/0 peers, 1 VNIs, 0 MACs")
+	c.bgp.setSessions(speaker.SessionInfo{Peer: peer1, State: speaker.StateEstablished}, speaker.SessionInfo{Peer: peer2, State: speaker.StateIdle})
+	check("with a peer", 200, true, true, "1/2 peers, 1 VNIs, 0 MACs")
+	c.kernel.refuse(fdbKey(10, macB), context.DeadlineExceeded, false)
+	c.report(peerUp(peer1), macRoute(peer1, 10, vtep2, macB, ipB))
+	until(t, "the refusal", func() bool { return c.status().Kernel.Blocked == 1 })
+	check("with a refused entry", 503, true, false, "1/2 peers, 1 VNIs, 1 MACs, 1 kernel entries not as wanted")
+}
+
+// TestDeadOwner: a daemon whose owner hangs is not alive.
+func TestDeadOwner(t *testing.T) {
+	c := newClient(t, "", nil)
+	hanging, release := make(chan struct{}), make(chan struct{})
+	go func() { // ends with release
+		_ = c.ask(context.Background(), func(*evpn.Core) { close(hanging); <-release })
+	}()
+	<-hanging
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // its patience is over
+	if h := c.health(ctx); h.alive || h.well() {
+		t.Errorf("%+v", h)
+	}
+	close(release)
+}
+
+// TestPanicInCall: it costs the call, and nothing else.
+func TestPanicInCall(t *testing.T) {
+	c := newClient(t, "", nil)
+	c.kernel.panics.Store(true)
+	if _, err := c.inspect.GetStatus(c.ctx, &evpnv1.GetStatusRequest{}); err == nil || !strings.Contains(err.Error(), "code = Internal") {
+		t.Errorf("GetStatus says %v", err)
+	}
+	if code, body := c.get("/metrics"); code != http.StatusInternalServerError || !strings.Contains(body, "no status today") {
+		t.Errorf("scrape: %d %s", code, body)
+	}
+	c.kernel.panics.Store(false)
+	if _, err := c.inspect.GetStatus(c.ctx, &evpnv1.GetStatusRequest{}); err != nil {
+		t.Errorf("GetStatus says %v after that", err)
+	}
+	err := c.recoverStream(nil, nil, &grpc.StreamServerInfo{}, func(any, grpc.ServerStream) error { panic("index out of range") })
+	if err == nil || !strings.Contains(err.Error(), "code = Internal") {
+		t.Errorf("stream says %v", err)
+	}
+}

@@ -1,0 +1,118 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// errStopped is the answer to a query that comes too late.
+var errStopped = errors.New("evpnd is stopping")
+
+// owned is what belongs to the owner.
+type owned struct {
+	core   *evpn.Core
+	batch  uint64                   // last one given to the writer
+	left   map[netip.Addr]time.Time // when the last session with a peer ended
+	limits map[evpn.NoteKind]*noteLimit
+}
+
+// query runs on the owner.
+type query struct {
+	run  func(*evpn.Core)
+	done chan struct{}
+}
+
+// onOwner runs f on the owner, between two facts, and waits for it. What f changes is carried out afterwards.
+func (d *Daemon) onOwner(ctx context.Context, f func(*evpn.Core)) error {
+	q := query{run: f, done: make(chan struct{})}
+	select {
+	case d.queries <- q:
+		<-q.done // the owner runs what it has taken
+		return nil
+	case <-d.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask has f look at the core on the owner. f copies out what it needs and keeps no pointer. When f panics, that is an
+// error of the one who asks: looking must not take forwarding down.
+func (d *Daemon) ask(ctx context.Context, f func(*evpn.Core)) error {
+	var failed error
+	err := d.onOwner(ctx, func(c *evpn.Core) {
+		defer func() {
+			if r := recover(); r != nil {
+				failed = d.panicked("query", r)
+			}
+		}()
+		f(c)
+	})
+	return errors.Join(err, failed)
+}
+
+// own is the loop of the owner. It holds the core until ctx ends, and is the only one who touches it.
+func (d *Daemon) own(ctx context.Context) {
+	defer close(d.stopped)
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	var out announcement // what the announcer has not taken yet
+	for {
+		var announcer chan<- announcement
+		if !out.empty() {
+			announcer = d.routesIn
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case batch := <-d.events:
+			d.handle(batch)
+		case q := <-d.queries:
+			q.run(d.core)
+			close(q.done)
+		case announcer <- out:
+			out = announcement{}
+			continue
+		case <-wake.C:
+		}
+		now := time.Now()
+		o := d.core.Flush(now)
+		d.sendToKernel(o)
+		out.add(o)
+		d.noteAll(o.Notes, now)
+		if !o.Wake.IsZero() {
+			wake.Reset(o.Wake.Sub(now))
+		}
+	}
+}
+
+// burst is how many batches of facts are decided together. More would leave the writer idle while a flood is taken in.
+const burst = 16
+
+// handle takes in one batch of facts and what else is waiting, so that a burst is decided once.
+func (d *Daemon) handle(batch []evpn.Event) {
+	now := time.Now()
+	for n := 1; ; n++ {
+		for _, ev := range batch {
+			switch ev := ev.(type) {
+			case evpn.Observed:
+				d.counts.lastReadBack.Store(now.UnixNano())
+			case evpn.PeerDown:
+				d.left[ev.Peer] = now
+			}
+			d.core.Handle(ev, now)
+		}
+		if n == burst {
+			return
+		}
+		select {
+		case batch = <-d.events:
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// stateFile holds what peers must see unchanged after a restart (A8): the numbers of VNIs in their route distinguishers
+// where the VNI itself does not fit.
+const stateFile = "state.json"
+
+type state struct {
+	RDNumbers map[evpn.VNI]uint16 `json:"rdNumbers"`
+}
+
+// loadRDNumbers reads the state file. A missing file is an empty one.
+func loadRDNumbers(dir string) (map[evpn.VNI]uint16, error) {
+	path := filepath.Join(dir, stateFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	var s state
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("read state %s: %w", path, err)
+	}
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("read state %s: %w", path, err)
+	}
+	return s.RDNumbers, nil
+}
+
+// check refuses what this daemon would not have written: two VNIs with one RD would be one to peers.
+func (s state) check() error {
+	seen := make(map[uint16]bool, len(s.RDNumbers))
+	for vni, n := range s.RDNumbers {
+		if err := vni.Check(); err != nil {
+			return err
+		}
+		if seen[n] {
+			return fmt.Errorf("number %d stands for two VNIs", n)
+		}
+		seen[n] = true
+	}
+	return nil
+}
+
+// saveRDNumbers replaces the state file in one step, so that a crash leaves the old one or the new one.
+func saveRDNumbers(dir string, numbers map[evpn.VNI]uint16) (err error) {
+	data, err := json.MarshalIndent(state{RDNumbers: numbers}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	f, err := os.CreateTemp(dir, stateFile+".*")
+	if err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, werr := f.Write(append(data, '\n'))
+	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	if err := os.Rename(f.Name(), filepath.Join(dir, stateFile)); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	return nil
+}

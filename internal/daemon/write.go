@@ -1,0 +1,58 @@
+package daemon
+
+import (
+	"context"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// maxKernelWork is more than the core ever has on its way, two batches and a read-back, so that the owner never waits.
+const maxKernelWork = 4
+
+// kernelWork is one job of the writer: a batch, or a read-back of what the kernel holds after batch asOf.
+type kernelWork struct {
+	batch    evpn.KernelBatch
+	readBack []evpn.VNI
+	asOf     uint64
+}
+
+func (d *Daemon) sendToKernel(o evpn.Output) {
+	if len(o.Kernel.Ops) > 0 {
+		d.batch = o.Kernel.Seq
+		d.kernelIn <- kernelWork{batch: o.Kernel}
+	}
+	if len(o.ReadBack) > 0 {
+		d.kernelIn <- kernelWork{readBack: o.ReadBack, asOf: d.batch}
+	}
+}
+
+// write is the writer goroutine: kernel batches in, what became of them out. A batch in hand when ctx ends is left as
+// far as it is: whatever stays in the kernel is adopted by the next start.
+func (d *Daemon) write(ctx context.Context) {
+	for {
+		var facts []evpn.Event
+		select {
+		case <-ctx.Done():
+			return
+		case w := <-d.kernelIn:
+			facts = d.work(ctx, w)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case d.events <- facts:
+		}
+	}
+}
+
+// work does one job and returns what it has to report.
+func (d *Daemon) work(ctx context.Context, w kernelWork) []evpn.Event {
+	if len(w.readBack) == 0 {
+		return []evpn.Event{d.kernel.Apply(ctx, w.batch)}
+	}
+	facts, err := d.kernel.ReadBack(ctx, w.readBack, w.asOf)
+	if err != nil && ctx.Err() == nil {
+		d.log.WithError(err).Warn("read-back incomplete")
+	}
+	return append(facts, evpn.ReadBackDone{})
+}
