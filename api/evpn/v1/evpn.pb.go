@@ -265,7 +265,7 @@ type Kernel struct {
 	NexthopMode   string                 `protobuf:"bytes,1,opt,name=nexthop_mode,json=nexthopMode,proto3" json:"nexthop_mode,omitempty"` // "group": remote MACs point to a nexthop group of their VTEP; "dst": to its address
 	Wanted        uint32                 `protobuf:"varint,2,opt,name=wanted,proto3" json:"wanted,omitempty"`                             // entries wanted
 	Installed     uint32                 `protobuf:"varint,3,opt,name=installed,proto3" json:"installed,omitempty"`                       // of these acknowledged by the kernel
-	Pending       uint32                 `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`                           // of these written or waiting to be written, not acknowledged yet
+	Pending       uint32                 `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`                           // of these written or waiting to be written, neither acknowledged nor refused yet
 	Blocked       uint32                 `protobuf:"varint,5,opt,name=blocked,proto3" json:"blocked,omitempty"`                           // of these refused by the kernel, or behind an entry that is not ours
 	Repaired      uint64                 `protobuf:"varint,6,opt,name=repaired,proto3" json:"repaired,omitempty"`                         // entries since the start that were not as acknowledged, and were mended
 	Resyncs       uint64                 `protobuf:"varint,7,opt,name=resyncs,proto3" json:"resyncs,omitempty"`                           // read-backs after lost notifications since the start

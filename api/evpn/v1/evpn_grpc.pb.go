@@ -410,7 +410,8 @@ const (
 // AdminService changes what the daemon does while it runs.
 type AdminServiceClient interface {
 	// Reload reads the configuration file again and applies it, all or nothing. It returns when the new configuration is
-	// in force. INVALID_ARGUMENT: the file has faults, all of them in the message, and nothing was changed.
+	// in force. INVALID_ARGUMENT: the file has faults, all of them in the message. FAILED_PRECONDITION: it changes what
+	// needs a restart, all of which is in the message. INTERNAL: it could not be applied. Nothing was changed then.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// ClearPeer resets a BGP session, or asks the peer for its routes again. NOT_FOUND: no such peer.
 	// FAILED_PRECONDITION: a soft clear of a session that is not established, or without the capability.
@@ -464,7 +465,8 @@ func (c *adminServiceClient) SetLogLevel(ctx context.Context, in *SetLogLevelReq
 // AdminService changes what the daemon does while it runs.
 type AdminServiceServer interface {
 	// Reload reads the configuration file again and applies it, all or nothing. It returns when the new configuration is
-	// in force. INVALID_ARGUMENT: the file has faults, all of them in the message, and nothing was changed.
+	// in force. INVALID_ARGUMENT: the file has faults, all of them in the message. FAILED_PRECONDITION: it changes what
+	// needs a restart, all of which is in the message. INTERNAL: it could not be applied. Nothing was changed then.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// ClearPeer resets a BGP session, or asks the peer for its routes again. NOT_FOUND: no such peer.
 	// FAILED_PRECONDITION: a soft clear of a session that is not established, or without the capability.
