@@ -474,7 +474,7 @@ func (c *Core) Peers() []PeerView {
 	var out []PeerView
 	for _, addr := range c.peerAddrs() {
 		p := c.peers[addr]
-		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.eor, Stale: !p.retainUntil.IsZero()}
+		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.complete, Stale: !p.retainUntil.IsZero()}
 		for path := p.first; path != nil; path = path.next {
 			if c.rejected(path) != "" {
 				view.Refused++
