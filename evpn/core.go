@@ -212,7 +212,7 @@ func (c *Core) reap(now time.Time) {
 	left := func(h holder) bool { return h.slot().adopted }
 	stale := c.held(nil, left)
 	for _, v := range c.vrfsInOrder() {
-		if v.inService() { // nothing is decided for the others; serve lets go of theirs when they come up
+		if v.inService() || v.unfit != "" { // the others are down: serve lets go of theirs when they are up again
 			stale = append(stale, c.held(v, left)...)
 		}
 	}
