@@ -30,7 +30,8 @@ type Dataplane struct {
 	topo     *topology
 	vteps    *vteps
 	floods   *floods
-	expected *expected
+	expected *rowSet
+	standIns *rowSet
 	pending  *pending
 	counts   counters
 
@@ -54,7 +55,8 @@ type managerSocket struct {
 // Close must be called when it is no longer used.
 func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d := &Dataplane{
-		log: log, interval: opt.ResyncInterval, floods: newFloods(), expected: newExpected(), pending: newPending(),
+		log: log, interval: opt.ResyncInterval, floods: newFloods(),
+		expected: newRowSet(), standIns: newRowSet(), pending: newPending(),
 	}
 	if d.interval == 0 {
 		d.interval = defaultResyncInterval
@@ -84,9 +86,10 @@ func (d *Dataplane) useNexthops(yes bool) {
 }
 
 func (d *Dataplane) open(receiveBuffer int) (err error) {
-	d.writer = &writer{topo: d.topo, floods: d.floods, expected: d.expected}
+	d.writer = &writer{topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns}
 	d.watcher = &watcher{
-		topo: d.topo, floods: d.floods, expected: d.expected, pending: d.pending, counts: &d.counts, log: d.log,
+		topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns, pending: d.pending, counts: &d.counts,
+		log: d.log,
 	}
 	for _, s := range []**rtnl{&d.writer.rtnl, &d.watcher.rtnl, &d.manager.rtnl, &d.reader} {
 		if *s, err = dialRTNL(); err != nil {
@@ -120,17 +123,17 @@ func (d *Dataplane) Close() error {
 // Run reports what the kernel holds and then what changes, until ctx ends; it returns nil then. The first report is
 // every AttachmentUp, one Observed for each VNI and one for the table of VTEPs, and Synced. Run may be called once.
 func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
-	d.expected.watched.Store(true)
-	defer d.expected.watched.Store(false)
+	for _, s := range []*rowSet{d.expected, d.standIns} {
+		s.watched.Store(true)
+		defer s.watched.Store(false)
+	}
 	if err := d.startLinks(); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.watcher.run(ctx) }) // reads notifications into pending
 	g.Go(func() error {                              // takes them out of pending
-		if err := d.firstReport(ctx, sink); err != nil {
-			return err
-		}
+		d.firstReport(ctx, sink)
 		return d.reportLoop(ctx, sink)
 	})
 	return g.Wait()
@@ -187,8 +190,11 @@ func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) 
 	return events, err
 }
 
-// Reconfigure replaces the options, but for the socket's. Entries of ours in VNIs that are no longer served are removed.
+// Reconfigure replaces the options, but for the socket's. Entries of ours in VNIs that are no longer served are removed;
+// nothing is written until that is done and those VNIs refuse writes, so that none comes in behind.
 func (d *Dataplane) Reconfigure(opt Options) {
+	d.kernel.Lock()
+	defer d.kernel.Unlock()
 	var stopped []evpn.VNI
 	for _, at := range d.topo.all() {
 		if !opt.serves(at.VNI) {
@@ -212,11 +218,14 @@ func (d *Dataplane) Flush(ctx context.Context) error {
 	for _, at := range d.topo.all() {
 		vnis = append(vnis, at.VNI)
 	}
+	d.kernel.Lock()
+	defer d.kernel.Unlock()
 	return d.flush(ctx, vnis)
 }
 
+// flush removes our entries of vnis; kernel is held.
 func (d *Dataplane) flush(ctx context.Context, vnis []evpn.VNI) error {
-	events, err := d.observe(d.writer.rtnl, vnis)
+	events, err := d.observeHeld(d.writer.rtnl, vnis)
 	if err != nil {
 		return err
 	}
@@ -230,8 +239,14 @@ func (d *Dataplane) flush(ctx context.Context, vnis []evpn.VNI) error {
 	}
 	slices.SortStableFunc(ops, func(a, b evpn.KernelOp) int { return int(b.Key.Table) - int(a.Key.Table) })
 	var errs []error
-	for _, f := range d.writer.apply(ctx, ops, &d.kernel, &d.counts) {
+	for _, f := range d.writer.apply(ctx, ops, held{}, &d.counts) {
 		errs = append(errs, f.Err)
 	}
 	return errors.Join(errs...)
 }
+
+// held stands for a lock that the caller holds already.
+type held struct{}
+
+func (held) Lock()   {}
+func (held) Unlock() {}

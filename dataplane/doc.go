@@ -9,13 +9,15 @@
 //   - watch.go, pending.go, report.go: notifications become events, coalesced so that reading never waits for the core.
 //   - readback.go: dumps become evpn.Observed.
 //   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
+//   - sweep.go: nothing of ours stays where an attachment was.
 //   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
 //
 // # What is ours
 //
 // Nothing that is not ours is overwritten or deleted. The marks, each one readable from the kernel after a restart:
 //
-//   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range.
+//   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range. A pair that this life knows stays ours when
+//     someone replaces what it says, until someone deletes it: our rows point to it.
 //   - Remote MAC: NTF_EXT_LEARNED on both halves, the bridge's on the VXLAN port, the VXLAN device's with a nexthop group
 //     of ours (or a dst where the kernel has no FDB nexthops).
 //   - Neighbours: NTF_EXT_LEARNED and protocol 186 together. The protocol alone stays on a row that someone else

@@ -53,18 +53,33 @@ func (w *writer) writeFDB() {
 		}
 	})
 	w.decideFDB()
+	w.changeFDB()
+}
+
+// changeFDB writes what was decided, and takes back what was made in vain.
+func (w *writer) changeFDB() {
 	w.send(change, w.buildChange, nil, func(s *step, err error) {
 		switch {
 		case err == nil:
 		case gone(err): // a delete that came too late: nothing will be notified
-			w.expected.take(rowKey{ifindex: s.at.device, mac: s.op.Key.MAC})
-			w.expected.take(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
+			w.notDeleted(s)
 		default:
+			w.notDeleted(s)
 			s.fail(err)
 			s.phase = undo
 		}
 	})
-	w.send(undo, w.buildUndo, nil, func(*step, error) {})
+	w.send(undo, w.buildUndo, nil, func(s *step, err error) {
+		if err != nil {
+			w.notDeleted(s)
+		}
+	})
+}
+
+// notDeleted takes back that deletes of a MAC's rows are to be notified.
+func (w *writer) notDeleted(s *step) {
+	w.expected.take(rowKey{ifindex: s.at.device, mac: s.op.Key.MAC})
+	w.expected.take(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
 }
 
 func (w *writer) startFDB(s *step) {

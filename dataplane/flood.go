@@ -95,6 +95,9 @@ func (w *writer) writeFlood() {
 	}
 	w.send(change, w.buildFlood, nil, func(s *step, err error) {
 		s.phase = done
+		if s.op.Del && err != nil { // nothing will be notified
+			w.expected.take(rowKey{ifindex: s.at.device, self: true, addr: s.op.Key.Addr.As16()})
+		}
 		switch {
 		case s.op.Del && (err == nil || gone(err)):
 			w.floods.set(s.at.device, s.op.Key.Addr, nobody)

@@ -171,8 +171,12 @@ func (t *topology) settle() {
 	old := t.byVNI
 	t.rebuild()
 	for _, vni := range slices.Sorted(maps.Keys(old)) {
-		if t.byVNI[vni] == nil {
+		was, at := old[vni], t.byVNI[vni]
+		if at == nil {
 			t.pending.attachment(vni, nil)
+		}
+		if at == nil || at.device != was.device || at.bridge != was.bridge {
+			t.pending.leave(was)
 		}
 	}
 	for _, vni := range slices.Sorted(maps.Keys(t.byVNI)) {

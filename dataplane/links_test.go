@@ -226,3 +226,88 @@ func TestFaultsThatThisKernelCannotShow(t *testing.T) {
 		t.Errorf("MTU over IPv6: %q %v", list, usable)
 	}
 }
+
+// TestNothingOfOursStaysWhereAnAttachmentWas: on the bridge and on the VXLAN device, as far as they still exist, and
+// nothing of anybody else's goes.
+func TestNothingOfOursStaysWhereAnAttachmentWas(t *testing.T) {
+	for _, c := range []struct{ name, script string }{
+		{"device deleted", "ip link del vx10"},
+		{"device without bridge", "ip link set vx10 nomaster"},
+		{"device on another bridge", `ip link add br11 mtu 1450 type bridge
+			ip link set br11 up
+			ip link set vx10 master br11`},
+		{"device older than ours", "ip link set vx9 master br11"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			clean(t)
+			run(t, "ip link add vx9 mtu 1450 type vxlan id 10 dstport 4790 local 10.0.0.1 nolearning")
+			addVNI(t, 10)
+			if c.name == "device older than ours" {
+				run(t, "ip link add br11 type bridge")
+			}
+			l := newPlane(t, options())
+			ctl := l.start()
+			before, flood := neighborsOf(t), fdb(t, evpn.MAC{})
+			run(t, `ip neigh add 10.1.1.9 lladdr 02:00:00:00:01:09 dev br10 nud permanent
+				bridge fdb add 02:00:00:00:01:09 dev vx10 self static dst 10.0.0.9`)
+			theirs := append(before, "10.1.1.9")
+			l.must(addVTEP(vtep2), addFlood(vtep2), addFDB(macA, vtep2), addNeighbor(hostA, macA), addNeighbor(host6, macA))
+			old := *l.topo.vni(10)
+			run(t, c.script)
+			ctl.wait(t, "the attachment to change", func() bool {
+				at, ok := ctl.attached[10]
+				return !ok || at.Device != old.Device || at.Bridge != old.Bridge
+			})
+			eventually(t, "our neighbours to go", func() bool { return slices.Equal(neighborsOf(t), theirs) })
+			if c.name == "device on another bridge" {
+				return // which has the VNI now: the core reads back and decides
+			}
+			eventually(t, "our rows of the device to go", func() bool {
+				return len(fdb(t, macA)) == 0 && slices.Equal(fdb(t, evpn.MAC{}), flood)
+			})
+			if rows := fdb(t, evpn.MAC{2, 0, 0, 0, 1, 9}); len(rows) == 0 && c.name != "device deleted" {
+				t.Error("a row that is not ours went")
+			}
+		})
+	}
+}
+
+// neighborsOf returns the addresses that are fixed on br10.
+func neighborsOf(t *testing.T) (list []string) {
+	t.Helper()
+	for line := range strings.Lines(run(t, "ip neigh show dev br10 nud permanent") + run(t, "ip neigh show dev br10 nud noarp")) {
+		if f := strings.Fields(line); !strings.HasPrefix(f[0], "ff") && !strings.HasPrefix(f[0], "224.") {
+			list = append(list, f[0])
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestReconfigureLeavesNothingThatIsWrittenMeanwhile: a core that has not heard of the new configuration goes on writing.
+func TestReconfigureLeavesNothingThatIsWrittenMeanwhile(t *testing.T) {
+	l := newLab(t)
+	l.must(addVTEP(vtep2))
+	begun, refused := make(chan struct{}), make(chan []evpn.OpError)
+	go func() {
+		var failed []evpn.OpError
+		for i := 0; len(failed) == 0 && i < 1<<16; i++ {
+			op := addFDB(evpn.MAC{2, 0, 0, 7, byte(i >> 8), byte(i)}, vtep2)
+			failed = l.Apply(t.Context(), evpn.KernelBatch{Seq: uint64(i + 2), Ops: []evpn.KernelOp{op}}).Failed
+			if i == 1000 {
+				close(begun)
+			}
+		}
+		refused <- failed
+	}()
+	<-begun
+	opt := options()
+	opt.VNIs = map[evpn.VNI]VNIOptions{10: {Off: true}}
+	l.Reconfigure(opt)
+	if failed := <-refused; len(failed) != 1 {
+		t.Errorf("writes to a VNI that is off are refused with %v", failed)
+	}
+	if rows := run(t, "bridge fdb show dev vx10"); strings.Contains(rows, "02:00:00:07") {
+		t.Errorf("%d rows are left", strings.Count(rows, "02:00:00:07"))
+	}
+}

@@ -32,12 +32,17 @@ func (w *writer) writeNeighbors() {
 		}
 	})
 	w.decideNeighbors()
+	w.send(yield, w.buildNeighborDelete, nil, func(s *step, err error) {
+		s.phase = change
+		if err != nil && !gone(err) {
+			s.fail(err)
+		}
+	})
 	w.send(change, w.buildNeighborChange, nil, func(s *step, err error) {
-		switch {
-		case err == nil:
-		case s.op.Del && gone(err):
-			w.expected.take(rowKey{ifindex: s.at.bridge, addr: s.op.Key.Addr.As16()})
-		default:
+		if s.op.Del && err != nil { // nothing will be notified
+			w.expected.take(s.neighborKey())
+		}
+		if err != nil && !(s.op.Del && gone(err)) {
 			s.fail(err)
 		}
 	})
@@ -106,15 +111,17 @@ func (w *writer) decideNeighbors() {
 		}
 		o := neighborOwner(s.near)
 		same := s.near.mac == s.op.Entry.MAC
+		w.standIns.take(s.neighborKey())
 		switch {
 		case s.op.Del && o != ours:
 			s.phase = done
 		case s.op.Del, o == nobody, o == ours:
 			s.phase = change
 		case o == learned && (s.op.Replace || same): // a cache of the kernel's, nobody's word
-			s.phase = change
+			s.phase = yield
 		case o == foreign && same:
 			s.phase = done // theirs says the same
+			w.standIns.put(s.neighborKey())
 		default:
 			s.fail(fmt.Errorf("%w: %s on %s", errForeign, s.near.mac, s.at.Bridge))
 		}
@@ -126,12 +133,21 @@ func (w *writer) buildNeighborChange(s *step) {
 		w.putNeighbor(s, netlink.Create|netlink.Replace)
 		return
 	}
-	w.expected.put(rowKey{ifindex: s.at.bridge, addr: s.op.Key.Addr.As16()})
+	w.expected.put(s.neighborKey())
+	w.buildNeighborDelete(s)
+}
+
+// buildNeighborDelete adds the message that removes the row. A row that the kernel learned is removed before ours takes
+// its place, for the sake of the notification: of a row that is overwritten we would not hear, since the echo of our own
+// rows is not let through, and the host's IP would be taken for local for ever.
+func (w *writer) buildNeighborDelete(s *step) {
 	w.batch.add(unix.RTM_DELNEIGH, 0, func(b []byte) []byte {
 		b = putNDM(b, family(s.op.Key.Addr), s.at.bridge, 0, 0)
 		return putAddr(b, unix.NDA_DST, s.op.Key.Addr)
 	})
 }
+
+func (s *step) neighborKey() rowKey { return rowKey{ifindex: s.at.bridge, addr: s.op.Key.Addr.As16()} }
 
 // isHost reports whether a neighbour may be a host to announce, as opposed to groups, broadcast, the bridge itself and
 // addresses that mean nothing outside of one link.

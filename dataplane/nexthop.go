@@ -26,21 +26,23 @@ const (
 
 var errNoID = fmt.Errorf("all %d nexthop ids of our range are taken", maxVTEPs)
 
-// vteps knows the FDB nexthop group of each remote VTEP (A3). In dst mode, on kernels without FDB nexthops, it knows the
-// VTEPs only. Written by the goroutine that writes the kernel; read and corrected by the watcher.
+// vteps knows the FDB nexthop group of each remote VTEP. In dst mode, on kernels without FDB nexthops, it knows the VTEPs
+// only. Written by the goroutine that writes the kernel; read and corrected by the watcher.
 type vteps struct {
 	dst bool // dst mode; set once
 
 	mu      sync.Mutex
 	group   map[netip.Addr]uint32 // VTEP → group id
 	vtep    map[uint32]netip.Addr // group id → VTEP
+	spoiled map[netip.Addr]bool   // VTEPs whose pair someone changed; the next addition mends it
 	foreign map[uint32]bool       // first ids of pairs in our range that someone else uses
 	next    uint32                // where to look for a free pair
 }
 
 func newVTEPs(dst bool) *vteps {
 	return &vteps{
-		dst: dst, group: map[netip.Addr]uint32{}, vtep: map[uint32]netip.Addr{}, foreign: map[uint32]bool{}, next: firstID,
+		dst: dst, group: map[netip.Addr]uint32{}, vtep: map[uint32]netip.Addr{}, spoiled: map[netip.Addr]bool{},
+		foreign: map[uint32]bool{}, next: firstID,
 	}
 }
 
@@ -84,38 +86,58 @@ func (v *vteps) forget(a netip.Addr, foreign bool) {
 	if id, ok := v.group[a]; ok {
 		delete(v.group, a)
 		delete(v.vtep, id)
+		delete(v.spoiled, a)
 		if foreign {
 			v.foreign[id-1] = true
 		}
 	}
 }
 
+// mended notes that the pair of a VTEP is as we write it.
+func (v *vteps) mended(a netip.Addr) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.spoiled, a)
+}
+
 // adopt replaces what is known by a dump: a pair is ours when nexthop and group have our protocol, the FDB flag and ids
-// of our range that belong together; the gateway names the VTEP. Halves of pairs and second pairs of one VTEP are returned
-// as leftovers to be removed.
+// of our range that belong together; the gateway names the VTEP. A pair that was known and says something else now keeps
+// its VTEP, since rows of ours point to it, but is spoiled. Halves of pairs and second pairs of one VTEP are returned as
+// leftovers to be removed.
 func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 	if v.dst {
 		return nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	was := maps.Clone(v.vtep)
 	clear(v.group)
 	clear(v.vtep)
+	clear(v.spoiled)
 	clear(v.foreign)
+	there := map[uint32]bool{}
 	gateways := map[uint32]netip.Addr{}
 	groups := map[uint32]bool{}
 	for _, n := range dump {
 		if n.id < firstID || n.id >= firstID+2*maxVTEPs {
 			continue
 		}
-		first := n.id &^ 1
-		switch ours := n.proto == protocolBGP && n.fdb; {
-		case ours && n.id == first && n.gateway.IsValid():
+		there[n.id] = true
+		switch first := n.id &^ 1; {
+		case n.id == first && n.isFor(n.gateway):
 			gateways[n.id] = n.gateway
-		case ours && n.id != first && len(n.members) == 1 && n.members[0] == first:
+		case n.id != first && n.isFor(netip.Addr{}):
 			groups[n.id] = true
 		default:
 			v.foreign[first] = true
+		}
+	}
+	for group, a := range was {
+		first := group - 1
+		if there[first] && there[group] && (gateways[first] != a || !groups[group]) {
+			v.group[a], v.vtep[group], v.spoiled[a] = group, a, true
+			delete(gateways, first)
+			delete(v.foreign, first)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(gateways)) {
@@ -131,11 +153,12 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 	return leftovers
 }
 
-// all returns the known VTEPs in order.
+// all returns the known VTEPs in order, but for those whose pair is spoiled.
 func (v *vteps) all() []netip.Addr {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(v.group), netip.Addr.Compare)
+	spoiled := func(a netip.Addr) bool { return v.spoiled[a] }
+	return slices.DeleteFunc(slices.SortedFunc(maps.Keys(v.group), netip.Addr.Compare), spoiled)
 }
 
 // matches reports whether what a notification says of an id of ours is what we made; ok is false for ids not ours.
@@ -143,13 +166,20 @@ func (v *vteps) matches(n nexthop) (a netip.Addr, same, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	a, ok = v.vtep[n.id|1]
-	if !ok {
-		return a, false, false
+	return a, ok && n.isFor(a), ok
+}
+
+// isFor reports whether n is what we would write under its id for a VTEP; of a group, which does not name the VTEP, a is
+// not looked at.
+func (n nexthop) isFor(a netip.Addr) bool {
+	switch {
+	case n.proto != protocolBGP || !n.fdb:
+		return false
+	case n.id&1 == 0:
+		return n.gateway.IsValid() && n.gateway == a
+	default:
+		return len(n.members) == 1 && n.members[0] == n.id-1
 	}
-	if n.id&1 == 0 {
-		return a, n.gateway == a, true
-	}
-	return a, len(n.members) == 1 && n.members[0] == n.id-1, true
 }
 
 func putNexthop(b []byte, id uint32, gateway netip.Addr) []byte {
@@ -172,7 +202,8 @@ func putNexthopID(b []byte, id uint32) []byte {
 	return putAttr32(b, unix.NHA_ID, id)
 }
 
-// probeNexthops reports whether the kernel has FDB nexthops (Linux 5.8), by making one and removing it.
+// probeNexthops reports whether the kernel has FDB nexthops (Linux 5.8), by making one and removing it. A kernel that finds
+// the id taken has understood the request; what stands there is not ours to remove.
 func probeNexthops(r *rtnl) (bool, error) {
 	id := firstID + 2*maxVTEPs // just above the range
 	err := r.do(unix.RTM_NEWNEXTHOP, netlink.Create|netlink.Excl, func(b []byte) []byte {
@@ -181,7 +212,9 @@ func probeNexthops(r *rtnl) (bool, error) {
 	switch {
 	case errors.Is(err, unix.EPERM):
 		return false, fmt.Errorf("create nexthop (CAP_NET_ADMIN is needed): %w", err)
-	case err != nil && !errors.Is(err, unix.EEXIST):
+	case errors.Is(err, unix.EEXIST):
+		return true, nil
+	case err != nil:
 		return false, nil
 	}
 	err = r.do(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id) })
@@ -194,15 +227,47 @@ func probeNexthops(r *rtnl) (bool, error) {
 // writeVTEP applies one op of TableVTEP.
 func (w *writer) writeVTEP(op evpn.KernelOp) error {
 	a := op.Key.Addr
-	_, known := w.vteps.groupOf(a)
+	group, known := w.vteps.groupOf(a)
 	switch {
-	case op.Del && !known, !op.Del && known:
+	case op.Del && !known:
 		return nil
 	case op.Del:
 		return w.deleteVTEP(a)
+	case known:
+		return w.mendVTEP(a, group)
 	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast():
 		return fmt.Errorf("add vtep %s: not an address of a VTEP", a)
+	default:
+		return w.addVTEP(a)
 	}
+}
+
+// mendVTEP writes a pair of ours once more, over what someone may have made of it.
+func (w *writer) mendVTEP(a netip.Addr, group uint32) error {
+	if w.vteps.dst {
+		return nil
+	}
+	err := w.putPair(a, group-1, netlink.Create|netlink.Replace)
+	if err == nil {
+		err = errors.Join(w.batch.errs...)
+	}
+	if err != nil {
+		return fmt.Errorf("replace nexthop of vtep %s: %w", a, err)
+	}
+	w.vteps.mended(a)
+	return nil
+}
+
+// putPair writes both halves of a pair; batch.errs has what became of each.
+func (w *writer) putPair(a netip.Addr, id uint32, flags netlink.HeaderFlags) error {
+	w.batch.reset()
+	w.batch.add(unix.RTM_NEWNEXTHOP, flags, func(b []byte) []byte { return putNexthop(b, id, a) })
+	w.batch.add(unix.RTM_NEWNEXTHOP, flags, func(b []byte) []byte { return putGroup(b, id+1, id) })
+	return w.rtnl.exchange(&w.batch, nil)
+}
+
+// addVTEP makes a pair with ids that nobody uses.
+func (w *writer) addVTEP(a netip.Addr) error {
 	for {
 		id, err := w.vteps.reserve(a)
 		if err != nil {
@@ -211,11 +276,7 @@ func (w *writer) writeVTEP(op evpn.KernelOp) error {
 		if w.vteps.dst {
 			return nil
 		}
-		w.batch.reset()
-		w.batch.add(unix.RTM_NEWNEXTHOP, netlink.Create|netlink.Excl, func(b []byte) []byte { return putNexthop(b, id, a) })
-		w.batch.add(unix.RTM_NEWNEXTHOP, netlink.Create|netlink.Excl, func(b []byte) []byte { return putGroup(b, id+1, id) })
-		err = w.rtnl.exchange(&w.batch, nil)
-		if err != nil {
+		if err := w.putPair(a, id, netlink.Create|netlink.Excl); err != nil {
 			w.vteps.forget(a, false)
 			return fmt.Errorf("add vtep %s: %w", a, err)
 		}

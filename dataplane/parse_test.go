@@ -93,7 +93,7 @@ func FuzzParse(f *testing.F) {
 			{link: link{index: 3, name: "vx10", kind: "vxlan", up: true, master: 2, vxlan: vxlanDevice{vni: 10}}, hasKind: true},
 		})
 		w := &watcher{
-			topo: topo, vteps: newVTEPs(false), floods: newFloods(), expected: newExpected(), pending: p, counts: &counters{},
+			topo: topo, vteps: newVTEPs(false), floods: newFloods(), expected: newRowSet(), standIns: newRowSet(), pending: p, counts: &counters{},
 		}
 		w.vteps.reserve(vtep2)
 		w.handle(message{typ: typ, data: b})

@@ -39,7 +39,8 @@ type pending struct {
 	hosts    []evpn.Event
 	tampered map[evpn.VNI]map[evpn.EntryKey]struct{}
 	rereads  map[evpn.VNI]struct{}
-	overrun  bool // messages were lost: everything is to be read anew
+	left     []*attached // attachments as they were, whose rows are to be swept up
+	overrun  bool        // messages were lost: everything is to be read anew
 }
 
 // work is what pending held.
@@ -49,6 +50,7 @@ type work struct {
 	hosts    []evpn.Event
 	tampered []evpn.EntryKey
 	rereads  []evpn.VNI
+	left     []*attached
 	overrun  bool
 }
 
@@ -62,7 +64,7 @@ func (p *pending) clear() {
 	p.vnis = map[evpn.VNI]*attached{}
 	p.index, p.hosts = map[any]int{}, nil
 	p.tampered = map[evpn.VNI]map[evpn.EntryKey]struct{}{}
-	p.rereads = map[evpn.VNI]struct{}{}
+	p.rereads, p.left = map[evpn.VNI]struct{}{}, nil
 	p.overrun = false
 }
 
@@ -96,6 +98,14 @@ func (p *pending) attachment(vni evpn.VNI, at *attached) {
 	defer p.mu.Unlock()
 	defer p.signal()
 	p.vnis[vni] = at
+}
+
+// leave notes attachments that went, or went to another bridge or device.
+func (p *pending) leave(ats ...*attached) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	p.left = append(p.left, ats...)
 }
 
 // tamper notes that someone else changed or removed an entry of ours.
@@ -140,7 +150,7 @@ func (p *pending) lost() {
 func (p *pending) take() work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), overrun: p.overrun}
+	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, overrun: p.overrun}
 	for _, vni := range slices.Sorted(maps.Keys(p.vnis)) {
 		if at := p.vnis[vni]; at != nil {
 			w.up = append(w.up, at)
@@ -163,8 +173,9 @@ func (p *pending) isLost() bool {
 	return p.overrun
 }
 
-// again asks once more for the reading back that w asked for.
+// again asks once more for the sweeping and reading back that w asked for.
 func (p *pending) again(w work) {
+	p.leave(w.left...)
 	p.reread(w.rereads...)
 	if w.overrun {
 		p.lost()

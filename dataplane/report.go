@@ -2,24 +2,30 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// firstReport says what there is.
-func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) error {
-	var events []evpn.Event
-	for _, at := range d.topo.all() {
-		events = append(events, evpn.AttachmentUp{Attachment: at.Attachment})
+// firstReport says what there is, once the kernel lets itself be read.
+func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
+	for {
+		var events []evpn.Event
+		for _, at := range d.topo.all() {
+			events = append(events, evpn.AttachmentUp{Attachment: at.Attachment})
+		}
+		observed, err := d.observeAll()
+		if err == nil {
+			_ = send(ctx, sink, append(append(events, observed...), evpn.Synced{})) // an error is the end of ctx
+			return
+		}
+		d.log.WithError(err).Warn("kernel not read back")
+		if !pause(ctx, retryAfter) {
+			return
+		}
 	}
-	observed, err := d.observeAll()
-	if err != nil {
-		return err
-	}
-	_ = send(ctx, sink, append(append(events, observed...), evpn.Synced{})) // an error is the end of ctx
-	return nil
 }
 
 // reportLoop hands pending events to the core. While the core is slow, pending keeps the latest word on each thing.
@@ -57,6 +63,7 @@ func (d *Dataplane) reportLoop(ctx context.Context, sink chan<- []evpn.Event) er
 // made.
 func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 	var events []evpn.Event
+	swept := d.sweep(w.left)
 	for _, vni := range w.down {
 		events = append(events, evpn.AttachmentDown{VNI: vni})
 	}
@@ -80,7 +87,7 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 		w.rereads = slices.DeleteFunc(w.rereads, func(v evpn.VNI) bool { return v != 0 && d.topo.vni(v) == nil })
 		observed, err = d.observe(d.reader, w.rereads)
 	}
-	return append(events, observed...), err
+	return append(events, observed...), errors.Join(swept, err)
 }
 
 // observeAll reads the table of VTEPs and every VNI back.
@@ -97,6 +104,11 @@ func (d *Dataplane) observeAll() ([]evpn.Event, error) {
 func (d *Dataplane) observe(r *rtnl, vnis []evpn.VNI) ([]evpn.Event, error) {
 	d.kernel.Lock()
 	defer d.kernel.Unlock()
+	return d.observeHeld(r, vnis)
+}
+
+// observeHeld is observe for a caller that holds kernel.
+func (d *Dataplane) observeHeld(r *rtnl, vnis []evpn.VNI) ([]evpn.Event, error) {
 	written := d.written.Load()
 	o := observer{rtnl: r, topo: d.topo, vteps: d.vteps, floods: d.floods}
 	for range 2 {

@@ -23,7 +23,8 @@ type watcher struct {
 	topo     *topology
 	vteps    *vteps
 	floods   *floods
-	expected *expected
+	expected *rowSet
+	standIns *rowSet
 	pending  *pending
 	counts   *counters
 	log      logrus.FieldLogger
@@ -112,8 +113,12 @@ func (w *watcher) recover(ctx context.Context, raw syscall.RawConn, buf []byte) 
 	}
 	w.expected.clear()
 	links, err := dumpLinks(w.rtnl)
-	if err != nil {
-		return err
+	for err != nil {
+		w.log.WithError(err).Warn("links not read back")
+		if !pause(ctx, retryAfter) {
+			return nil
+		}
+		links, err = dumpLinks(w.rtnl)
 	}
 	w.topo.replace(links)
 	w.pending.lost()
@@ -238,16 +243,22 @@ func (w *watcher) floodRow(at *attached, r row, del bool) {
 }
 
 // neighbor takes in a row of a bridge's neighbour table. A row that is removed is first reported as failed, without MAC.
-// Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number.
+// Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number. Whoever
+// removes a row, there is no local binding of its IP afterwards; but the cache rows that the kernel drops all day are no
+// business of ours.
 func (w *watcher) neighbor(at *attached, r row, del bool) {
 	const unsettled = unix.NUD_INCOMPLETE | unix.NUD_FAILED
 	if r.proto == protocolBGP && !del && r.state&unsettled != 0 {
 		return
 	}
-	if del && w.expected.take(rowKey{ifindex: r.ifindex, addr: r.dst.As16()}) {
-		return
+	key := rowKey{ifindex: r.ifindex, addr: r.dst.As16()}
+	tampered := !del && r.proto == protocolBGP
+	if del {
+		// The last word on a row has neither its flags nor its state. A protocol number is a daemon's, never the cache's.
+		stoodIn, expected := w.standIns.take(key), w.expected.take(key)
+		tampered = !expected && (stoodIn || r.proto != unix.RTPROT_UNSPEC)
 	}
-	if del || r.proto == protocolBGP { // a row of theirs that goes may have stood for ours
+	if tampered {
 		w.pending.tamper(evpn.EntryKey{Table: evpn.TableNeighbor, VNI: at.VNI, Addr: r.dst})
 	}
 	switch {
@@ -273,6 +284,7 @@ func (w *watcher) nexthop(n nexthop, del bool) {
 		w.vteps.forget(vtep, false)
 	}
 	w.pending.tamper(evpn.EntryKey{Table: evpn.TableVTEP, Addr: vtep})
+	w.pending.reread(0)
 	for _, at := range w.topo.all() {
 		w.pending.reread(at.VNI)
 	}

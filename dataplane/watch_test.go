@@ -8,8 +8,12 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/evpnd/evpnd/evpn"
@@ -204,11 +208,7 @@ func TestOurOwnWritesAreNotTampering(t *testing.T) {
 			t.Errorf("tampered %v macs %v ips %v observed %d", c.tampered, c.macs, c.ips, c.observed[10])
 		}
 	})
-	eventually(t, "all deletes to be crossed out", func() bool {
-		l.expected.mu.Lock()
-		defer l.expected.mu.Unlock()
-		return len(l.expected.rows) == 0
-	})
+	eventually(t, "all deletes to be crossed out", func() bool { return l.expectedDeletes() == 0 })
 }
 
 // TestWipedNeighborsAreReported: the kernel throws all neighbours of a bridge away when it goes down or has a new MAC.
@@ -329,4 +329,116 @@ func TestManyTamperedEntriesAreReadBackInstead(t *testing.T) {
 		return told >= len(ops) || c.observed[10] > 1
 	})
 	eventually(t, "nothing to be left", func() bool { return len(l.observed(10).Entries) == 0 })
+}
+
+// TestLocalIPEndsWithItsNeighbor: the kernel has one row for an IP, so the host's binding ends when our row takes its
+// place, and nobody else's when ours goes.
+func TestLocalIPEndsWithItsNeighbor(t *testing.T) {
+	l := newLab(t)
+	c := l.start()
+	bound := func() bool { _, ok := c.ips[10][hostA]; return ok }
+	run(t, "ip neigh add 10.1.1.1 lladdr 02:00:00:00:01:01 dev br10 nud stale")
+	c.wait(t, "the host's IP", bound)
+	l.must(replace(addNeighbor(hostA, macA)))
+	c.wait(t, "the IP to be gone when our row stands there", func() bool { return !bound() })
+	if e, _ := l.entry(addNeighbor(hostA, macA).Key); !e.Ours || e.Entry.MAC != macA {
+		t.Errorf("row observed as %+v", e)
+	}
+	c.take([]evpn.Event{evpn.LocalIP{VNI: 10, IP: hostA, MAC: macA}}) // as if it had not been told
+	l.must(del(addNeighbor(hostA, macA)))
+	c.wait(t, "the IP to be gone when our row is", func() bool { return !bound() })
+	c.look(func() {
+		if len(c.tampered) != 0 {
+			t.Errorf("our own doing taken for tampering: %v", c.tampered)
+		}
+	})
+}
+
+// TestNeighborsThatExpireAreNotTampering: the kernel drops rows of its cache all day.
+func TestNeighborsThatExpireAreNotTampering(t *testing.T) {
+	l := newLab(t)
+	c := l.start()
+	run(t, `ip neigh add 10.1.1.1 lladdr 02:00:00:00:01:01 dev br10 nud stale
+		ip neigh add 2001:db8::1 lladdr 02:00:00:00:01:01 dev br10 nud reachable`)
+	c.wait(t, "two IPs", func() bool { return len(c.ips[10]) == 2 })
+	run(t, "ip neigh flush dev br10")
+	c.wait(t, "them to go", func() bool { return len(c.ips[10]) == 0 })
+	l.must(addNeighbor(hostB, macB))
+	run(t, "ip neigh del 10.1.1.2 dev br10") // what is seen after everything else
+	c.wait(t, "our row to be missed", func() bool { return c.tampered[addNeighbor(hostB, macB).Key] })
+	c.look(func() {
+		if len(c.tampered) != 1 {
+			t.Errorf("tampered %v, want our row only", c.tampered)
+		}
+	})
+	if n := l.Status().Tampered; n != 1 {
+		t.Errorf("%d tampered, want 1", n)
+	}
+}
+
+// onWarning calls f the first time that a failed dump is logged.
+type onWarning struct {
+	once sync.Once
+	f    func()
+}
+
+func (h *onWarning) Levels() []logrus.Level { return []logrus.Level{logrus.WarnLevel} }
+func (h *onWarning) Fire(e *logrus.Entry) error {
+	if strings.HasSuffix(e.Message, "not read back") {
+		h.once.Do(h.f)
+	}
+	return nil
+}
+
+// failOnce makes dumps of a socket fail until that is logged once.
+func (l *lab) failOnce(r *rtnl) *atomic.Bool {
+	l.t.Helper()
+	if err := r.conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		l.t.Fatal(err)
+	}
+	failed := new(atomic.Bool)
+	l.log.(*logrus.Logger).AddHook(&onWarning{f: func() {
+		failed.Store(true)
+		if err := r.conn.SetReadDeadline(time.Time{}); err != nil {
+			l.t.Error(err)
+		}
+	}})
+	return failed
+}
+
+// TestDumpThatFailsIsTriedAgain: what ails the kernel for a moment must not end the daemon.
+func TestDumpThatFailsIsTriedAgain(t *testing.T) {
+	t.Run("first report", func(t *testing.T) {
+		l := newLab(t)
+		failed := l.failOnce(l.reader)
+		sink := make(chan []evpn.Event, 1)
+		l.firstReport(t.Context(), sink)
+		select {
+		case events := <-sink:
+			if _, ok := events[len(events)-1].(evpn.Synced); !ok || !failed.Load() {
+				t.Errorf("first report %v, after a failure: %v", events, failed.Load())
+			}
+		default:
+			t.Error("no first report")
+		}
+	})
+	t.Run("lost notifications", func(t *testing.T) {
+		newLab(t)
+		opt := options()
+		opt.ReceiveBuffer = 4096
+		l := newPlane(t, opt)
+		c := l.start()
+		failed := l.failOnce(l.watcher.rtnl)
+		send := frames(t, "h10")
+		for i := 0; i < 200 && l.Status().Overruns == 0; i++ {
+			for j := range 500 {
+				send(evpn.MAC{2, 0, 1, byte(i), byte(j >> 8), byte(j)})
+			}
+		}
+		run(t, "ip link del vx10")
+		c.wait(t, "the link to be missed", func() bool { return len(c.attached) == 0 })
+		if !failed.Load() || l.Status().Overruns == 0 {
+			t.Errorf("failed: %v, %d overruns", failed.Load(), l.Status().Overruns)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -21,7 +22,8 @@ type writer struct {
 	topo     *topology
 	vteps    *vteps
 	floods   *floods
-	expected *expected
+	expected *rowSet // deletes sent and not yet seen notified: the notifications do not say who asked
+	standIns *rowSet // neighbours of others that say what we were to write
 	batch    batch
 	owners   []*step // of the messages in batch
 	steps    []step
@@ -36,6 +38,7 @@ const (
 	claim               // make an entry where nothing stands
 	bind                // FDB: mark the claimed entry and add the VXLAN device's half
 	look                // read what stands there, then decide
+	yield               // neighbour: remove the learned row, then change
 	change              // write what was decided
 	undo                // FDB: take the bridge's half away again
 )
@@ -180,9 +183,8 @@ func (w *writer) send(p phase, build func(*step), reply func(*step, row), then f
 	flush()
 }
 
-// expected holds the deletes we have sent and not yet seen notified, so that the watcher can tell them from those of
-// others. The kernel's notifications do not say who asked.
-type expected struct {
+// rowSet is a set of rows that the writer has a word on for the watcher.
+type rowSet struct {
 	watched atomic.Bool // somebody takes out what is put in
 	mu      sync.Mutex
 	rows    map[rowKey]struct{}
@@ -196,30 +198,37 @@ type rowKey struct {
 	addr    [16]byte
 }
 
-func newExpected() *expected { return &expected{rows: map[rowKey]struct{}{}} }
+func newRowSet() *rowSet { return &rowSet{rows: map[rowKey]struct{}{}} }
 
-func (e *expected) put(k rowKey) {
-	if !e.watched.Load() {
+func (s *rowSet) put(k rowKey) {
+	if !s.watched.Load() {
 		return
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.rows[k] = struct{}{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows[k] = struct{}{}
 }
 
-// take reports whether the delete of k was ours, and crosses it out.
-func (e *expected) take(k rowKey) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	_, ok := e.rows[k]
-	delete(e.rows, k)
+// take reports whether k is in the set, and crosses it out.
+func (s *rowSet) take(k rowKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.rows[k]
+	delete(s.rows, k)
 	return ok
 }
 
-func (e *expected) clear() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	clear(e.rows)
+func (s *rowSet) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.rows)
+}
+
+// forget crosses out the rows of a device.
+func (s *rowSet) forget(ifindex int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.rows, func(k rowKey, _ struct{}) bool { return k.ifindex == ifindex })
 }
 
 // gone reports whether a refused delete merely found nothing.

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -182,6 +183,7 @@ func TestForeignRowThatSaysTheSameIsSuccess(t *testing.T) {
 	l.must(addFDB(macA, vtep2), addNeighbor(hostA, macA))
 	l.must(del(addFDB(macA, vtep2)), del(addNeighbor(hostA, macA)))
 	wantLines(t, "rows", append(fdb(t, macA), neighbors(t)), before...)
+	l.must(addFDB(macA, vtep2), addNeighbor(hostA, macA))
 	run(t, `bridge fdb del 02:00:00:00:01:01 dev vx10 self master
 		ip neigh del 10.1.1.1 dev br10`)
 	c.wait(t, "the core to be told that they stand for ours no longer", func() bool {
@@ -446,5 +448,95 @@ func TestLostAnswersAreErrorsNotHangs(t *testing.T) {
 	l.must(ops...)
 	if n := len(l.observed(10).Entries); n != len(ops) {
 		t.Errorf("%d entries, want %d", n, len(ops))
+	}
+}
+
+// TestNexthopThatSomeoneReplacedIsMended: the pair keeps its ids, so the rows that point to it need nothing.
+func TestNexthopThatSomeoneReplacedIsMended(t *testing.T) {
+	for name, script := range map[string]string{
+		"nexthop":                "ip nexthop replace id 1163264000 via 10.0.0.99 fdb protocol bgp",
+		"nexthop of no protocol": "ip nexthop replace id 1163264000 via 10.0.0.99 fdb",
+		"the gateway of another": "ip nexthop replace id 1163264000 via 10.0.0.3 fdb protocol bgp",
+		"group": `ip nexthop add id 900 via 10.0.0.9 fdb
+			ip nexthop replace id 1163264001 group 900 fdb protocol bgp`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			c := l.start()
+			l.must(addVTEP(vtep2), addVTEP(vtep3), addFDB(macA, vtep2))
+			before, rows := run(t, "ip nexthop show"), fdb(t, macA)
+			run(t, script)
+			c.wait(t, "the table of VTEPs to be read back without it", func() bool {
+				_, there := c.entries[0][addVTEP(vtep2).Key]
+				return c.observed[0] > 1 && !there && c.tampered[addVTEP(vtep2).Key]
+			})
+			c.look(func() {
+				if _, there := c.entries[0][addVTEP(vtep3).Key]; !there || len(c.entries[0]) != 1 {
+					t.Errorf("table of VTEPs %v", c.entries[0])
+				}
+			})
+			l.must(addVTEP(vtep2))
+			run(t, "! ip nexthop del id 900")
+			if after := run(t, "ip nexthop show"); after != before {
+				t.Errorf("nexthops\n%swant\n%s", after, before)
+			}
+			wantLines(t, "row", fdb(t, macA), rows...)
+			if n := len(l.observed(0).Entries); n != 2 {
+				t.Errorf("%d VTEPs observed, want 2", n)
+			}
+		})
+	}
+}
+
+func TestProbeLeavesTheNexthopOfOthers(t *testing.T) {
+	clean(t)
+	run(t, "ip nexthop add id 1163329536 via 10.0.0.77 fdb") // what the probe would make
+	l := newPlane(t, options())
+	if !l.Status().Nexthops {
+		t.Error("nexthops are not used")
+	}
+	if got := run(t, "ip nexthop show"); !strings.Contains(got, "id 1163329536 via 10.0.0.77") {
+		t.Errorf("nexthops %q, want the one that was there", got)
+	}
+}
+
+func (l *lab) expectedDeletes() int {
+	l.expected.mu.Lock()
+	defer l.expected.mu.Unlock()
+	return len(l.expected.rows)
+}
+
+// TestRefusedDeletesAreNotExpected: nothing is notified of them, so a later delete by someone else must not pass for ours.
+func TestRefusedDeletesAreNotExpected(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	at := *l.topo.vni(10)
+	wrong := at // a device that is no VXLAN device and no port, which has no FDB for us
+	ifi, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.device = ifi.Index
+	mine := row{family: unix.AF_BRIDGE, ifindex: wrong.device, flags: unix.NTF_EXT_LEARNED}
+	far := mine
+	far.flags |= unix.NTF_SELF
+	add, remove := addFDB(macA, vtep2), del(addFDB(macA, vtep2))
+	for name, s := range map[string]step{
+		"undo of a row that is not there": {op: &add, at: &at, phase: undo, made: true},
+		"delete that the device refuses":  {op: &remove, at: &wrong, phase: change, near: mine, far: far},
+	} {
+		l.kernel.Lock()
+		l.writer.steps = []step{s}
+		l.writer.changeFDB()
+		l.kernel.Unlock()
+		if n := l.expectedDeletes(); n != 0 {
+			t.Errorf("%s: %d deletes are expected", name, n)
+		}
+		l.expected.clear()
+	}
+	l.floods.set(at.device, vtep3, ours)
+	l.must(del(addFlood(vtep3)))
+	if n := l.expectedDeletes(); n != 0 {
+		t.Errorf("flood dst that is not there: %d deletes are expected", n)
 	}
 }
