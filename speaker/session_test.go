@@ -475,9 +475,7 @@ func TestDynamicPeerUnfit(t *testing.T) {
 	if _, _, err := dialRetry(n, a[1], 65000).read(); err == nil {
 		t.Error("was served")
 	}
-	if got := n.Sessions(); len(got) != 0 {
-		t.Errorf("left behind: %+v", got)
-	}
+	until(t, "the place is given back", func() bool { return len(n.Sessions()) == 0 })
 	next := *cfg
 	next.DynamicPeers = slices.Clone(cfg.DynamicPeers)
 	next.DynamicPeers[0].Template.Interface = ""
