@@ -6,10 +6,13 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// two are two speakers that peer with each other and both dial.
+// two are two speakers that peer with each other. Only b dials: when both do, a session that has just come up may give way
+// to the other connection, and TestSimultaneousStart is about that.
 func two(t testing.TB, asnA, asnB uint32) (a, b *node) {
 	addr, port := addresses(t, 2)
-	a = idleNode(t, nodeConfig(asnA, addr[0], port, peerConfig(asnB, addr[1], port, addr[0])))
+	cfgA := nodeConfig(asnA, addr[0], port, peerConfig(asnB, addr[1], port, addr[0]))
+	cfgA.Peers[0].Passive = true
+	a = idleNode(t, cfgA)
 	b = idleNode(t, nodeConfig(asnB, addr[1], port, peerConfig(asnA, addr[0], port, addr[1])))
 	a.run()
 	b.run()
