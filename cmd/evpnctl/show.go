@@ -162,8 +162,10 @@ func at(port, vtep string) string {
 }
 
 // standing says in one word how far a local entry has come in BGP, a remote one in the kernel.
-func standing(origin string, announced bool, kernel *evpnv1.KernelEntry) string {
+func standing(origin string, announced bool, duplicate *evpnv1.Duplicate, kernel *evpnv1.KernelEntry) string {
 	switch {
+	case duplicate != nil:
+		return "duplicate"
 	case origin != "local":
 		return kernel.GetState()
 	case announced:
