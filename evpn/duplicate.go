@@ -149,7 +149,7 @@ func (c *Core) judge(h flapper, now time.Time) {
 	}
 	took := f.times[len(f.times)-1].Sub(f.times[0])
 	hold := p.RecoverAfter
-	if !f.recovered.IsZero() && now.Sub(f.recovered) <= f.hold {
+	if !f.recovered.IsZero() { // not quiet since: else that would be forgotten
 		hold = max(hold, min(2*f.hold, longestHold))
 	}
 	f.since, f.moves, f.action, f.hold, f.times = now, len(f.times), p.Action, hold, nil

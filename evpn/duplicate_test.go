@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestFlapsAreBounded: a MAC and an IP that move for ever are remembered by so many times as make a duplicate, and by
+// TestFlapsAreBounded: a MAC and IPs that move for ever are remembered by so many times as make a duplicate, and by
 // nothing once they are quiet; those that never moved are not remembered at all.
 func TestFlapsAreBounded(t *testing.T) {
 	c := New(Config{
@@ -28,14 +28,18 @@ func TestFlapsAreBounded(t *testing.T) {
 		c.Handle(LocalMAC{VNI: 100, MAC: worldMACs[0], Port: "tap1"}, now)
 		c.Handle(LocalIP{VNI: 100, IP: ip, MAC: worldMACs[0]}, now)
 		c.Handle(LocalIP{VNI: 100, IP: ip, MAC: other}, now)
-		c.Flush(now)
+		for range 20 { // faster than they are decided
+			c.Handle(LocalIP{VNI: 100, IP: worldIPs[1], MAC: worldMACs[0]}, now)
+			c.Handle(LocalIP{VNI: 100, IP: worldIPs[1], MAC: other}, now)
+		}
 		for h := range c.flapping {
 			most = max(most, cap((*h.flapping()).times))
 		}
+		c.Flush(now)
 		now = now.Add(time.Duration(i%40) * time.Second)
 	}
-	if len(c.flapping) != 2 || c.vrfs[100].macs[other].flaps != nil {
-		t.Errorf("%d are remembered to have moved, want the MAC and the IP", len(c.flapping))
+	if len(c.flapping) != 3 || c.vrfs[100].macs[other].flaps != nil {
+		t.Errorf("%d are remembered to have moved, want the MAC and the two IPs", len(c.flapping))
 	}
 	if most > 16 {
 		t.Errorf("as many as %d times are kept, want about 7", most)

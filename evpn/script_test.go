@@ -373,6 +373,7 @@ func (s *story) route(gone bool, w *words) {
 	var r Route
 	var rts []RT
 	encap, seq, sticky, hasSeq, router := "vxlan", uint32(0), false, false, false
+	immutable := false
 	vni, label := defaultVNI, int64(-1)
 	for w.more() {
 		switch word := w.next(); word {
@@ -397,6 +398,8 @@ func (s *story) route(gone bool, w *words) {
 			sticky = true
 		case "router":
 			router = true
+		case "immutable":
+			immutable = true
 		case "rd":
 			r.Key.RD = w.rd()
 		case "rt":
@@ -471,6 +474,9 @@ func (s *story) route(gone bool, w *words) {
 	}
 	if router {
 		ec = AppendNDFlags(ec, NDRouter|NDOverride)
+	}
+	if immutable {
+		ec = AppendNDFlags(ec, NDImmutable)
 	}
 	attrs.SetExtComms(string(ec))
 	if s.attrs[attrs] == nil {
