@@ -167,7 +167,7 @@ func (c *Core) refuse(v *macVRF, path *Path) string {
 		return "next hop is our own VTEP" // NH-04
 	case a.NextHop.Is4() != c.cfg.VTEP.Is4():
 		return "next hop is not of the address family of our VTEP"
-	case !a.NextHop.IsValid() || a.NextHop.IsUnspecified() || a.NextHop.IsMulticast() || a.NextHop.IsLoopback():
+	case !isVTEP(a.NextHop):
 		return "next hop is no VTEP address"
 	case a.Encap == EncapOther:
 		return "encapsulation is not VXLAN" // EN-04
@@ -205,8 +205,15 @@ func (c *Core) refuseIMET(v *macVRF, path *Path) string {
 		return "tunnel endpoint is our own VTEP"
 	case endpoint.Is4() != c.cfg.VTEP.Is4():
 		return "tunnel endpoint is not of the address family of our VTEP"
+	case !isVTEP(endpoint):
+		return "tunnel endpoint is no VTEP address"
 	}
 	return ""
+}
+
+// isVTEP reports whether an address can be another host's tunnel address.
+func isVTEP(a netip.Addr) bool {
+	return a.IsValid() && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback()
 }
 
 // refusal is what refused routes are counted by.

@@ -15,7 +15,7 @@ type Config struct {
 	Dialect  RTDialect  // derives the route targets of policies that list none: DeriveRTs
 	Default  VNIPolicy  // for VNIs without a policy of their own
 	VNIs     map[VNI]VNIPolicy
-	// RDNumbers are the numbers given to VNIs in earlier lives, for those that cannot carry the VNI itself (A8).
+	// RDNumbers are the numbers given to VNIs in earlier lives, for those that cannot carry the VNI itself.
 	RDNumbers map[VNI]uint16
 	// Peers that are expected to send End-of-RIB before entries of an earlier life are reaped.
 	Peers []netip.Addr

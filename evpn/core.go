@@ -15,6 +15,8 @@ const (
 	maxInFlight   = 2
 	auditPeriod   = 10 * time.Minute
 	defaultReap   = 2 * time.Minute
+	staleTime     = 180 * time.Second // that a peer which came back may take for its End-of-RIB
+	readBackWait  = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one
 	firstRetry    = 100 * time.Millisecond
 	longestRetry  = 30 * time.Second
 	maxSharedSets = 4096 // attribute sets remembered per MAC-VRF for routes of our own
@@ -48,7 +50,9 @@ type Core struct {
 	sent      []sentOp  // deletes, takeovers and second tries on their way
 	readBack  map[VNI]bool
 	reading   bool // a read-back is under way
-	nextAudit time.Time
+	// readBackSince is when the first of readBack began to wait; zero: none waits.
+	readBackSince time.Time
+	nextAudit     time.Time
 
 	flapping  map[flapper]bool // what moved lately, or is a duplicate
 	nextSweep time.Time        // when to look at these; zero: there are none
@@ -131,10 +135,11 @@ func (c *Core) Flush(now time.Time) Output {
 	c.retry(now)
 	c.audit(now)
 	out := Output{
-		Kernel: c.nextBatch(),
 		Routes: c.routes,
 		Notes:  c.notes,
-		Wake:   c.wake(now),
+	}
+	if !c.quiet(now) {
+		out.Kernel = c.nextBatch()
 	}
 	c.routes, c.notes = nil, nil
 	if c.rdChanged {
@@ -150,12 +155,24 @@ func (c *Core) Flush(now time.Time) Output {
 	if len(c.readBack) > 0 && !c.reading && len(out.Kernel.Ops) == 0 && c.batch == c.acked {
 		out.ReadBack = slices.Sorted(maps.Keys(c.readBack))
 		clear(c.readBack)
-		c.reading = true
+		c.reading, c.readBackSince = true, time.Time{}
 	}
 	if c.synced && !c.released {
 		out.ReleaseEoR, c.released = true, true
 	}
+	out.Wake = c.wake(now)
 	return out
+}
+
+// quiet reports that no more is to be written until what is under way is acknowledged: a read-back has waited long enough.
+func (c *Core) quiet(now time.Time) bool {
+	if len(c.readBack) == 0 || c.reading {
+		return false
+	}
+	if c.readBackSince.IsZero() {
+		c.readBackSince = now
+	}
+	return now.Sub(c.readBackSince) >= readBackWait
 }
 
 // decide works off what changed: MACs first, since an IP follows its MAC.
@@ -200,7 +217,9 @@ func (c *Core) reap(now time.Time) {
 	left := func(h holder) bool { return h.slot().adopted }
 	stale := c.held(nil, left)
 	for _, v := range c.vrfsInOrder() {
-		stale = append(stale, c.held(v, left)...)
+		if v.inService() || v.unfit != "" { // the others are down: serve lets go of theirs when they are up again
+			stale = append(stale, c.held(v, left)...)
+		}
 	}
 	for _, h := range stale {
 		h.slot().adopted = false
@@ -239,7 +258,7 @@ func (c *Core) audit(now time.Time) {
 
 // wake is the earliest time at which Flush has something to do by itself.
 func (c *Core) wake(now time.Time) time.Time {
-	if c.batch-c.acked < maxInFlight && slices.ContainsFunc(c.pending[:], func(q []holder) bool { return len(q) > 0 }) {
+	if c.batch-c.acked < maxInFlight && !c.quiet(now) && slices.ContainsFunc(c.pending[:], func(q []holder) bool { return len(q) > 0 }) {
 		return now
 	}
 	next := c.nextRetry

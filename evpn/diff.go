@@ -120,7 +120,7 @@ func (c *Core) retry(now time.Time) {
 }
 
 // observed compares what the kernel holds with what we believe, and queues the difference to what we want. Start, crash,
-// overrun, tampering and audit all come through here (A6).
+// overrun, tampering and audit all come through here.
 func (c *Core) observed(ev Observed, now time.Time) {
 	v := c.vrfs[ev.VNI]
 	if ev.VNI != 0 && v == nil {

@@ -39,7 +39,7 @@ type Update struct {
 	Unreach []RouteKey
 }
 
-// Attachment is where a VNI meets the kernel (A11): a VXLAN device that is a port of a bridge.
+// Attachment is where a VNI meets the kernel: a VXLAN device that is a port of a bridge.
 type Attachment struct {
 	VNI       VNI
 	Device    string // VXLAN device
@@ -63,7 +63,7 @@ type LocalMAC struct {
 	VNI    VNI
 	MAC    MAC
 	Port   string
-	Static bool // put there by hand or by an orchestrator; survives whatever remotes say (A5)
+	Static bool // put there by hand or by an orchestrator; survives whatever remotes say
 	Gone   bool
 }
 
@@ -92,7 +92,7 @@ type Observed struct {
 type ObservedEntry struct {
 	Key   EntryKey
 	Entry Entry
-	Ours  bool // made by this daemon, in this life or an earlier one (A5)
+	Ours  bool // made by this daemon, in this life or an earlier one
 }
 
 // Applied reports a batch of kernel ops: those not in Failed were acknowledged.

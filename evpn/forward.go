@@ -17,7 +17,7 @@ type place struct {
 	router bool // TableNeighbor
 }
 
-// slot is one kernel entry: what is wanted against what was last sent or seen (A6).
+// slot is one kernel entry: what is wanted against what was last sent or seen.
 type slot struct {
 	want, have place
 	batch      uint64 // in which have was sent; the kernel has acknowledged it when it is not above Core.acked
@@ -41,7 +41,7 @@ type holder interface {
 	forget(c *Core) // drop it if it says nothing any more
 }
 
-// vtep is a remote VTEP: an FDB nexthop shared by every MAC behind it, in all VNIs (A3).
+// vtep is a remote VTEP: an FDB nexthop shared by every MAC behind it, in all VNIs.
 type vtep struct {
 	addr  netip.Addr
 	refs  int // places that name it, wanted or held
@@ -274,7 +274,7 @@ func (c *Core) send(b *KernelBatch, h holder) {
 		Key:   key,
 		Entry: s.want.entry(),
 		Del:   !s.want.there,
-		// What is not acknowledged may have failed because of an entry that is not ours (A5).
+		// What is not acknowledged may have failed because of an entry that is not ours.
 		Replace: takeover || s.have.there && !s.unknown && s.batch <= c.acked,
 	})
 	p := c.problems[key]

@@ -1,7 +1,6 @@
 package evpn
 
 import (
-	"encoding/binary"
 	"maps"
 	"math"
 	"net/netip"
@@ -201,12 +200,17 @@ func (c *Core) attachmentUp(at Attachment, now time.Time) {
 func (c *Core) serve(v *macVRF, now time.Time) {
 	v.since = now.UnixNano()
 	c.advertiseIMET(v)
-	c.dirtyAll(v)
 	kind := NoteVNIDown
 	if v.inService() {
 		kind = NoteVNIUp
+		if !c.holding {
+			for h := range v.holders() {
+				h.slot().adopted = false
+			}
+		}
 		c.readBack[v.vni] = true
 	}
+	c.dirtyAll(v)
 	c.note(Note{Kind: kind, VNI: v.vni, Reason: v.unfit})
 }
 
@@ -267,13 +271,13 @@ func (c *Core) configure(cfg Config, now time.Time) {
 			c.advertiseIMET(v)
 			c.dirtyAll(v)
 		}
-		if v.policy.Off {
+		if v.unfit != "" {
 			c.clear(v)
 		}
 	}
 }
 
-// clear removes our entries from the devices of a MAC-VRF that is switched off; the devices stay.
+// clear removes our entries from the devices of a MAC-VRF that is not to be served any more; the devices stay.
 func (c *Core) clear(v *macVRF) {
 	for _, h := range c.held(v, func(holder) bool { return true }) {
 		h.slot().adopted = false
@@ -312,7 +316,7 @@ func (c *Core) derive(cfg Config, vni VNI) derived {
 	switch {
 	case d.rd != RD{}:
 	case admin.Is4():
-		d.rd = NewRD(admin, c.rdNumber(admin, vni))
+		d.rd = NewRD(admin, c.rdNumber(cfg, admin, vni))
 	default:
 		d.unfit = "no route distinguisher: neither VTEP nor router id is an IPv4 address"
 	}
@@ -320,16 +324,17 @@ func (c *Core) derive(cfg Config, vni VNI) derived {
 }
 
 // rdNumber is the number of a VNI in its RD: the VNI where it fits and is free, else one that is remembered, so that peers
-// see the same routes after a restart (A8, RD-02).
-func (c *Core) rdNumber(admin netip.Addr, vni VNI) uint16 {
-	if n, ok := c.rdNumbers[vni]; ok {
+// see the same routes after a restart (RD-02). A number that cfg gives to another VNI is not free (RD-01).
+func (c *Core) rdNumber(cfg Config, admin netip.Addr, vni VNI) uint16 {
+	if n, ok := c.rdNumbers[vni]; ok && !configured(cfg, NewRD(admin, n), vni) {
 		return n
 	}
-	if vni <= math.MaxUint16 && !c.rdTaken(NewRD(admin, uint16(vni)), vni) {
+	free := func(n uint16) bool { return !c.numberTaken(n, vni) && !configured(cfg, NewRD(admin, n), vni) }
+	if vni <= math.MaxUint16 && free(uint16(vni)) {
 		return uint16(vni)
 	}
 	n := uint16(math.MaxUint16)
-	for n > 0 && (c.rdTaken(NewRD(admin, n), vni) || c.vrfs[VNI(n)] != nil) {
+	for n > 0 && (!free(n) || c.vrfs[VNI(n)] != nil) {
 		n--
 	}
 	c.rdNumbers[vni] = n
@@ -337,14 +342,19 @@ func (c *Core) rdNumber(admin netip.Addr, vni VNI) uint16 {
 	return n
 }
 
-// rdTaken reports whether another VNI has the RD, by its remembered number or by configuration.
-func (c *Core) rdTaken(rd RD, vni VNI) bool {
+// numberTaken reports whether n is remembered for another VNI.
+func (c *Core) numberTaken(n uint16, vni VNI) bool {
 	for other, taken := range c.rdNumbers {
-		if other != vni && taken == binary.BigEndian.Uint16(rd[6:]) {
+		if other != vni && taken == n {
 			return true
 		}
 	}
-	for other, policy := range c.cfg.VNIs {
+	return false
+}
+
+// configured reports whether cfg gives the RD to another VNI.
+func configured(cfg Config, rd RD, vni VNI) bool {
+	for other, policy := range cfg.VNIs {
 		if other != vni && policy.RD == rd {
 			return true
 		}

@@ -139,7 +139,7 @@ func (m *macEntry) frozen() {
 }
 
 // yield gives a local MAC up to a remote VTEP (MM-06, MM-07). A row that the bridge learned is to be overwritten by our
-// entry, and counts again if the remote route goes before that is done; a static row stays, whatever happens (A5).
+// entry, and counts again if the remote route goes before that is done; a static row stays, whatever happens.
 func (m *macEntry) yield(why string) {
 	h := m.local
 	m.reason = why

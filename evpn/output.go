@@ -11,7 +11,7 @@ type Table uint8
 
 // The tables we write. The order is the order in which entries are added; they are removed in the opposite order.
 const (
-	TableVTEP     Table = iota + 1 // FDB nexthop and its one-member group: one pair per remote VTEP, shared by all VNIs (A3)
+	TableVTEP     Table = iota + 1 // FDB nexthop and its one-member group: one pair per remote VTEP, shared by all VNIs
 	TableFlood                     // all-zero MAC of the VXLAN device, one dst per VTEP (FW-01)
 	TableFDB                       // remote MAC: bridge → VXLAN port, and VXLAN device → VTEP (FW-02)
 	TableNeighbor                  // remote IP → MAC on the bridge (FW-03)
@@ -123,7 +123,7 @@ type Output struct {
 	Routes   []RouteOp
 	Notes    []Note
 	ReadBack []VNI // read these VNIs back once Kernel is written; 0 is the table of VTEPs
-	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced (A8).
+	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
 	RDNumbers  map[VNI]uint16
 	ImportRTs  []RT      // when not nil: the route targets that peers with RT constraint should send (RFC 4684)
 	ReleaseEoR bool      // all local routes are announced: End-of-RIB may go out (GR-04)

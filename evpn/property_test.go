@@ -102,7 +102,7 @@ func TestReplay(t *testing.T) {
 }
 
 // TestVTEPOrder: a VTEP is there before the FDB entries behind it and leaves after them, whatever happens to routes and hosts
-// and however late results come (A3).
+// and however late results come.
 func TestVTEPOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := newChaos(t)
@@ -118,7 +118,7 @@ func TestVTEPOrder(t *testing.T) {
 
 // TestKernelConverges: whatever peers, hosts, the kernel and other programs do, and however late results come: once all is
 // quiet the kernel holds what is wanted, nothing that is not ours was touched, and a host that the bridge knows is ours to
-// announce or its row has been overwritten (invariant 2, A5). When everything is withdrawn then, the core remembers
+// announce or its row has been overwritten (invariant 2). When everything is withdrawn then, the core remembers
 // nothing (invariant 6).
 func TestKernelConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

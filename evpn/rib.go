@@ -24,6 +24,7 @@ type peer struct {
 	asn         uint32
 	up          bool
 	eor         bool // End-of-RIB arrived in this life of the daemon
+	complete    bool // End-of-RIB arrived in this session
 	needEncap   bool
 	session     uint32
 	retainUntil time.Time // stale routes are dropped then; zero: none are retained
@@ -47,11 +48,15 @@ func (c *Core) peerOf(addr netip.Addr) *peer {
 	return p
 }
 
-func (c *Core) peerUp(ev PeerUp, _ time.Time) {
+func (c *Core) peerUp(ev PeerUp, now time.Time) {
 	p := c.peerOf(ev.Peer)
-	p.asn, p.up, p.needEncap = ev.ASN, true, ev.NeedEncap
+	p.asn, p.up, p.needEncap, p.complete = ev.ASN, true, ev.NeedEncap, false
 	p.session++
-	if !ev.Forwarding && p.first != nil {
+	switch {
+	case p.first == nil:
+	case ev.Forwarding: // back in time: from here on End-of-RIB decides, or the stale timer (RFC 4724 §4.2, GR-09)
+		p.retainUntil = now.Add(staleTime)
+	default:
 		p.retainUntil = time.Time{}
 		n := c.sweep(p)
 		c.note(Note{Kind: NotePeerRoutes, Peer: p.addr, Count: n, Reason: "stale routes dropped: peer did not keep its forwarding state"})
@@ -83,7 +88,7 @@ func (c *Core) endOfRIB(ev EndOfRIB) {
 	if p == nil || !p.up {
 		return
 	}
-	p.eor = true
+	p.eor, p.complete = true, true
 	p.retainUntil = time.Time{}
 	if n := c.sweep(p); n > 0 {
 		c.note(Note{Kind: NotePeerRoutes, Peer: p.addr, Count: n, Reason: "stale routes dropped: not announced again"})

@@ -8,7 +8,7 @@ import (
 )
 
 // RTDialect names how the route targets of a VNI are derived from AS and VNI when the configuration does not list them
-// (A9). The zero value is RTAuto.
+// . The zero value is RTAuto.
 type RTDialect string
 
 // Dialects. AS16 is the AS, or its low 16 bits when it is a 4-octet one, as FRR does.

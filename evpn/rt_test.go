@@ -67,7 +67,7 @@ func TestDeriveRTsLimits(t *testing.T) {
 	}
 }
 
-// TestAutoImports: what the default accepts for VNI 10100, and what it does not (A9).
+// TestAutoImports: what the default accepts for VNI 10100, and what it does not.
 func TestAutoImports(t *testing.T) {
 	imports, _, err := DeriveRTs(RTAuto, 65000, 10100)
 	if err != nil {

@@ -138,12 +138,20 @@ type Totals struct {
 // Brief is what can be told without walking the tables.
 type Brief struct {
 	VNIs, MACs int
-	Problems   int // kernel entries that failed or are blocked
+	Failed     int // kernel entries that the kernel refused
+	Blocked    int // kernel entries whose place is held by someone else's
 }
 
-// Brief returns a summary whose cost does not grow with the tables.
+// Brief returns a summary whose cost grows with the VNIs and with what is wrong, not with the tables.
 func (c *Core) Brief() Brief {
-	b := Brief{Problems: len(c.problems)}
+	var b Brief
+	for _, p := range c.problems {
+		if p.foreign {
+			b.Blocked++
+		} else {
+			b.Failed++
+		}
+	}
 	for _, v := range c.vrfs {
 		if v.at != nil {
 			b.VNIs++
@@ -478,7 +486,7 @@ func (c *Core) Peers() []PeerView {
 	var out []PeerView
 	for _, addr := range c.peerAddrs() {
 		p := c.peers[addr]
-		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.eor, Stale: !p.retainUntil.IsZero()}
+		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.complete, Stale: !p.retainUntil.IsZero()}
 		for path := p.first; path != nil; path = path.next {
 			if c.rejected(path) != "" {
 				view.Refused++

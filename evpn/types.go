@@ -140,7 +140,7 @@ func ParseRT(s string) (RT, error) {
 	return RT(rt), nil
 }
 
-// NewRT builds the 2-octet-AS form; only the low 16 bits of asn are used, as FRR does (A9, RT-04).
+// NewRT builds the 2-octet-AS form; only the low 16 bits of asn are used, as FRR does (RT-04).
 func NewRT(asn uint32, local uint32) RT {
 	rt := RT{0: 0x00, 1: 0x02}
 	binary.BigEndian.PutUint16(rt[2:], uint16(asn))

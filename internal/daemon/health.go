@@ -20,7 +20,7 @@ const (
 type condition struct {
 	alive  bool // the owner answers
 	bgp    bool // a session is established
-	kernel bool // the kernel has been read, and holds what is wanted
+	kernel bool // the kernel has been read, and refuses nothing; a place that someone else holds is their right
 	line   string
 }
 
@@ -43,13 +43,17 @@ func (d *Daemon) health(ctx context.Context) condition {
 	c := condition{
 		alive:  true,
 		bgp:    up > 0,
-		kernel: d.ready.Load() && b.Problems == 0,
+		kernel: d.ready.Load() && b.Failed == 0,
 		line:   fmt.Sprintf("%d/%d peers, %d VNIs, %d MACs", up, all, b.VNIs, b.MACs),
 	}
 	if !d.ready.Load() {
 		c.line += ", reading the kernel"
-	} else if b.Problems > 0 {
-		c.line += fmt.Sprintf(", %d kernel entries not as wanted", b.Problems)
+	}
+	if b.Failed > 0 {
+		c.line += fmt.Sprintf(", %d kernel entries refused", b.Failed)
+	}
+	if b.Blocked > 0 {
+		c.line += fmt.Sprintf(", %d blocked", b.Blocked)
 	}
 	return c
 }

@@ -58,7 +58,7 @@ peers:
   - {address: 10.0.0.2, asn: 65000}
 `
 
-// make puts a daemon together from basics and more lines of configuration. change may alter it before New.
+// newWorld puts a daemon together from basics and more lines of configuration. change may alter it before New.
 func newWorld(t testing.TB, more string, change func(*Options, *world)) *world {
 	t.Helper()
 	j := &journal{}

@@ -133,10 +133,14 @@ func TestHealth(t *testing.T) {
 	check("without peers", 503, false, true, "0/0 peers, 1 VNIs, 0 MACs")
 	c.bgp.setSessions(speaker.SessionInfo{Peer: peer1, State: speaker.StateEstablished}, speaker.SessionInfo{Peer: peer2, State: speaker.StateIdle})
 	check("with a peer", 200, true, true, "1/2 peers, 1 VNIs, 0 MACs")
-	c.kernel.refuse(fdbKey(10, macB), context.DeadlineExceeded, false)
+	c.kernel.refuse(evpn.EntryKey{Table: evpn.TableNeighbor, VNI: 10, Addr: ipB}, context.DeadlineExceeded, true)
 	c.report(peerUp(peer1), macRoute(peer1, 10, vtep2, macB, ipB))
-	until(t, "the refusal", func() bool { return c.status().Kernel.Blocked == 1 })
-	check("with a refused entry", 503, true, false, "1/2 peers, 1 VNIs, 1 MACs, 1 kernel entries not as wanted")
+	until(t, "the blocked entry", func() bool { return c.status().Kernel.Blocked == 1 })
+	check("with somebody's row in the way", 200, true, true, "1/2 peers, 1 VNIs, 1 MACs, 1 blocked")
+	c.kernel.refuse(fdbKey(10, macA), context.DeadlineExceeded, false)
+	c.report(macRoute(peer1, 10, vtep2, macA, ipA))
+	until(t, "the refusal", func() bool { return c.status().Kernel.Blocked == 2 })
+	check("with a refused entry", 503, true, false, "1/2 peers, 1 VNIs, 2 MACs, 1 kernel entries refused, 1 blocked")
 }
 
 // TestDeadOwner: a daemon whose owner hangs is not alive.
