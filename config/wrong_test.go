@@ -104,7 +104,7 @@ func TestWrong(t *testing.T) {
 		{"ttl-security", peer + "    ttl-security: 255\n", `6:19: ttl-security: want a number from 0 to 254, have "255"`},
 		{"duplicates moves", peer + "duplicates: {moves: 1}\n", `6:21: moves: want a number from 2 to 100, have "1"`},
 		{"duplicates action", peer + "duplicates: {action: freeze}\n", `6:22: action: want one of alarm, hold, drop, have "freeze"`},
-		{"duplicates recover-after", peer + "duplicates: {within: 5m, recover-after: 540s}\n", "6:38: recover-after: want at least three times within, which is 5m0s, have 9m0s"},
+		{"duplicates recover-after", peer + "duplicates: {within: 5m, recover-after: 540s}\n", "6:41: recover-after: want at least three times within, which is 5m0s, have 9m0s"},
 		{"hold-time short", peer + "    hold-time: 2s\n", "6:16: hold-time: want 3s to 65535s, or 0 for a session that never expires, have 2s"},
 		{"hold-time alone", peer + "    hold-time: 1\n    keepalive: 100\n", "6:16: hold-time: want 3s to 65535s, or 0 for a session that never expires, have 1"},
 		{"hold-time long", peer + "    hold-time: 65536\n", "6:16: hold-time: want whole seconds from 0s to 65535s, have 65536"},

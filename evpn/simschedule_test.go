@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 2500, "schedules that TestSimulator plays")
+	simSeeds = flag.Int("sim.seeds", 5000, "schedules that TestSimulator plays")
 	simFirst = flag.Uint64("sim.seed", 1, "the seed of the first")
 )
 
