@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
@@ -375,6 +376,16 @@ func (s *sim) sweep(from *simVTEP) {
 	}
 }
 
+// strange has a VTEP that is not played claim a host for a second.
+func (s *sim) strange(host int, seq uint32) {
+	addr := netip.AddrFrom4([4]byte{10, 255, 0, 99})
+	a := &Attrs{NextHop: addr, LocalPref: 100}
+	a.SetExtComms(string(AppendMobility(AppendEncapVXLAN(AppendRT(nil, NewRT(65000, uint32(simVNI)))), seq, false)))
+	r := Route{Key: RouteKey{Type: TypeMACIP, RD: NewRD(addr, uint16(simVNI)), MAC: simMAC(host)}, Label1: uint32(simVNI)}
+	s.reflect(RouteOp{Route: r, Attrs: a}, nil)
+	s.after(time.Second, func() { s.reflect(RouteOp{Withdraw: true, Route: r}, nil) })
+}
+
 func updateOf(op RouteOp) *Update {
 	if op.Withdraw {
 		return &Update{Peer: simReflector, Unreach: []RouteKey{op.Route.Key}}
@@ -559,7 +570,7 @@ func scriptWords(ev Event) string {
 	case EndOfRIB:
 		return "eor " + ev.Peer.String()
 	case LocalMAC:
-		return sign(ev.Gone) + " local mac " + ev.MAC.String() + " port tap1"
+		return sign(ev.Gone) + " local mac " + ev.MAC.String() + " port " + cmp.Or(ev.Port, "tap1")
 	case LocalIP:
 		return sign(ev.Gone) + " ip " + ev.IP.String() + " mac " + ev.MAC.String()
 	case *Update:

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -28,18 +29,19 @@ type simStep struct {
 type simKind uint8
 
 const (
-	simFrame   simKind = iota // the host speaks here: it has moved when it last spoke elsewhere
-	simDouble                 // so does another one with its MAC, n times in turn, at the next VTEP
-	simUnplug                 // a port goes
-	simOverrun                // notifications of the kernel are lost
-	simLoss                   // the session goes, and comes back after n seconds
-	simGrace                  // likewise, and both ends keep what they have
-	simRestart                // the daemon goes, and comes back after n seconds
-	simCrash                  // likewise, and the reflector forgets its routes
+	simFrame    simKind = iota // the host speaks here: it has moved when it last spoke elsewhere
+	simDouble                  // so does another one with its MAC, n times in turn, at the next VTEP
+	simUnplug                  // a port goes
+	simOverrun                 // notifications of the kernel are lost
+	simStranger                // a VTEP we do not play claims the host with the number worldSeqs[n], for a second
+	simLoss                    // the session goes, and comes back after n seconds
+	simGrace                   // likewise, and both ends keep what they have
+	simRestart                 // the daemon goes, and comes back after n seconds
+	simCrash                   // likewise, and the reflector forgets its routes
 )
 
 func (k simKind) String() string {
-	return [...]string{"frame", "double", "unplug", "overrun", "loss", "grace", "restart", "crash"}[k]
+	return [...]string{"frame", "double", "unplug", "overrun", "stranger", "loss", "grace", "restart", "crash"}[k]
 }
 
 func (st simStep) String() string {
@@ -68,6 +70,9 @@ func drawSchedule(seed uint64) simSchedule {
 	}
 	if seed%8 >= 4 {
 		kinds = append(kinds, simOverrun)
+	}
+	if seed%16 >= 12 {
+		kinds = append(kinds, simStranger)
 	}
 	pauses := []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond, simSettle, time.Second, 20 * time.Second, 200 * time.Second}
 	pauses = pauses[:3+r.IntN(len(pauses)-2)] // some run at speed throughout
@@ -154,6 +159,9 @@ func (d simSchedule) step(s *sim, hosts []simHost, st simStep) {
 			s.vteps[(st.vtep+1)%d.vteps].frame(st.host, st.port)
 			s.run(simSettle)
 		}
+		if st.n > d.moves && !s.faults && s.lastFault.IsZero() && !s.tripped[simMAC(st.host)] {
+			s.fail("%s is spoken for at two VTEPs, %d times each, and nobody found it to be a duplicate", simMAC(st.host), st.n)
+		}
 		hosts[st.host] = simHost{vtep: (st.vtep + 1) % d.vteps, spoke: s.now}
 	case simUnplug:
 		v.unplug(st.port)
@@ -165,6 +173,11 @@ func (d simSchedule) step(s *sim, hosts []simHost, st simStep) {
 		s.lastFault = later(s.lastFault, s.now.Add(simSettle))
 		forget(hosts)
 		v.overrun()
+	case simStranger:
+		s.lastGone = s.now.Add(time.Second)
+		s.lastFault = later(s.lastFault, s.lastGone)
+		forget(hosts)
+		s.strange(st.host, worldSeqs[st.n])
 	case simLoss, simGrace, simRestart, simCrash:
 		d.fault(s, hosts, st)
 	}
@@ -271,6 +284,33 @@ func (d simSchedule) minimise() simSchedule {
 	}
 }
 
+// script is what a core was told since its daemon last started, as a file of testdata.
+func (d simSchedule) script(v *simVTEP) string {
+	return fmt.Sprintf("config vtep %s\nconfig peers %s\nconfig duplicates moves %d\n%s\n", v.addr, simReflector, d.moves, strings.Join(v.script, "\n"))
+}
+
+// TestSimulatorScripts: what a failing schedule would print can be played, and ends in the same routes where nothing raced.
+func TestSimulatorScripts(t *testing.T) {
+	steps := []simStep{
+		{kind: simFrame, vtep: 0, port: "tap1", then: simSettle},
+		{kind: simFrame, vtep: 1, port: "tap2", then: simSettle},
+		{kind: simFrame, vtep: 0, port: "tap1", then: simSettle},
+		{kind: simFrame, vtep: 0, host: 1, port: "tap1", then: simSettle},
+	}
+	d := simSchedule{seed: 1, vteps: 3, hosts: 2, moves: 5, steps: steps}
+	s, err := d.play(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range s.vteps {
+		story := newStory(t, "the script of "+v.addr.String())
+		story.play(d.script(v))
+		if got, want := story.core.OwnRoutes(), v.core.OwnRoutes(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: own routes %v, in the simulator %v", v.addr, got, want)
+		}
+	}
+}
+
 func (d simSchedule) report(t *testing.T) {
 	var story strings.Builder
 	s, err := d.play(func(format string, args ...any) { fmt.Fprintf(&story, format+"\n", args...) })
@@ -279,7 +319,7 @@ func (d simSchedule) report(t *testing.T) {
 		steps[i] = st.String()
 	}
 	for _, v := range s.vteps {
-		t.Logf("script of the last life of %s:\nconfig vtep %s\nconfig peers %s\nconfig duplicates moves %d\n%s", v.addr, v.addr, simReflector, d.moves, strings.Join(v.script, "\n"))
+		t.Logf("script of the last life of %s:\n%s", v.addr, d.script(v))
 	}
 	t.Logf("what happened:\n%s", story.String())
 	t.Fatalf("seed %d (go test ./evpn -run TestSimulator -sim.seed=%d -sim.seeds=1): %v\n%d VTEPs, %d hosts, steps:\n%s",
