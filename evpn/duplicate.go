@@ -47,7 +47,7 @@ const (
 
 // DuplicatePolicy says when a MAC or IP counts as a duplicate: after that many moves within that time, found by local
 // learning (RFC 7432 §15.1, RFC 9161 §3.7). Zero fields have the defaults. A change is taken over from the next move on;
-// what is held stays held.
+// what is held stays held. A restart forgets all of it.
 type DuplicatePolicy struct {
 	Moves  int
 	Within time.Duration

@@ -105,6 +105,13 @@ func (c *cli) clearDuplicateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !c.format.forPeople() {
+				raw, err := encode(r)
+				if err != nil {
+					return err
+				}
+				return c.printValue(raw)
+			}
 			return c.print("%d cleared\n", r.Cleared)
 		},
 	}

@@ -22,7 +22,7 @@ func (c *cli) macCommand() *cobra.Command {
 			elapsed("SINCE", item.GetSince).wide(),
 			number("ROUTES", item.GetRoutes).wide(),
 			list("IPS", item.GetIps).wide(),
-			text("REASON", func(m item) string { return m.Kernel.GetReason() }).wide(),
+			text("REASON", func(m item) string { return why(m.Duplicate, m.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters) (macs []item, asOf moment, err error) {
 			stream, err := client.ListMACs(ctx, &evpnv1.ListMACsRequest{
@@ -63,7 +63,7 @@ func (c *cli) arpCommand() *cobra.Command {
 			number("SEQ", item.GetSequence).wide(),
 			flag("STICKY", item.GetSticky).wide(),
 			flag("ROUTER", item.GetRouter).wide(),
-			text("REASON", func(n item) string { return n.Kernel.GetReason() }).wide(),
+			text("REASON", func(n item) string { return why(n.Duplicate, n.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters) (neighbors []item, asOf moment, err error) {
 			stream, err := client.ListNeighbors(ctx, &evpnv1.ListNeighborsRequest{

@@ -70,6 +70,9 @@ func (a *admin) ClearDuplicate(ctx context.Context, req *evpnv1.ClearDuplicateRe
 	}
 	var n int
 	if err := a.d.onOwner(ctx, func(c *evpn.Core) { n = c.ClearDuplicates(evpn.VNI(req.Vni), mac, ip) }); err != nil {
+		if errors.Is(err, errStopped) {
+			return nil, status.Error(codes.Unavailable, err.Error())
+		}
 		return nil, status.FromContextError(err).Err()
 	}
 	if n == 0 && (hasMAC || ip.IsValid()) {
