@@ -119,10 +119,13 @@ func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 		if !newer(m.seq, remote.Attrs.Seq) {
 			m.seq = remote.Attrs.Seq + 1
 		}
+		if c.outdone(m, remote) {
+			m.seq = c.bestOfCircle(m.vrf, m.routes).Attrs.Seq + 1
+		}
 		if !h.static && m.owner != here { // a static row is not learned
 			c.moved(m, remote.Attrs.NextHop, now)
 		}
-	case h.yielded || remote.claim().beats(c.ownClaim(m)) != "":
+	case h.yielded || c.outdone(m, remote):
 		m.yield("moved to " + remote.Attrs.NextHop.String())
 	}
 }
