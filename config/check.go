@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -45,6 +46,7 @@ func (c *checker) config(r *raw) *Config {
 	cfg.VNIs = c.vnis(r.vnis, cfg)
 	cfg.Duplicates = c.duplicates(r.duplicates)
 	c.dialect(r)
+	c.constraint(r, cfg)
 	return cfg
 }
 
@@ -175,6 +177,51 @@ func (c *checker) dialect(r *raw) {
 	if r.routeTargets.value == evpn.RTRFC8365 && r.asn.value > 65535 {
 		c.report(r.routeTargets.at, "route-targets: RFC 8365 derives none from a 4-octet AS such as %d: want auto, frr or as4", r.asn.value)
 	}
+}
+
+// constraint reports external peers with RT constraint when we import route targets of any AS: memberships name single
+// ones, and there is none for every AS (RFC 4684 §4), so that routes of other ASes would stay away without a word.
+func (c *checker) constraint(r *raw, cfg *Config) {
+	why := wildcard(r, cfg)
+	if why == "" {
+		return
+	}
+	sessions := make([]*rawSession, 0, len(r.peers)+len(r.dynamicPeers))
+	for _, p := range r.peers {
+		sessions = append(sessions, &p.rawSession)
+	}
+	for _, p := range r.dynamicPeers {
+		sessions = append(sessions, &p.rawSession)
+	}
+	for _, s := range sessions {
+		// Within our AS all export under its number, which is what we ask for in place of a wildcard.
+		ours := s.asn.value.word == "internal" || s.asn.value.number == cfg.ASN
+		if s.rtConstraint.value && !ours {
+			c.report(s.rtConstraint.at, "rt-constraint: %s: nobody can be asked for that, want route targets of single ASes", why)
+		}
+	}
+}
+
+// wildcard says where the first VNI in service imports route targets of any AS; "" when none does.
+func wildcard(r *raw, cfg *Config) string {
+	derives := cfg.RT == evpn.RTAuto || cfg.RT == evpn.RTFRR
+	if derives && cfg.AutoVNIs {
+		return fmt.Sprintf("route-targets %s imports those of any AS", cfg.RT)
+	}
+	for _, v := range r.vnis {
+		if v.off.value {
+			continue
+		}
+		if derives && !v.imports.given() {
+			return fmt.Sprintf("VNI %d at %s imports those of any AS by route-targets %s", v.vni.value, v.vni.at, cfg.RT)
+		}
+		for _, rt := range v.imports.items {
+			if rt.value.AnyAdmin {
+				return fmt.Sprintf("VNI %d imports %s at %s", v.vni.value, rt.value, rt.at)
+			}
+		}
+	}
+	return ""
 }
 
 // unique returns the values of a list, nil when it is not there; nothing may be in it twice, and it may not be empty.

@@ -59,7 +59,7 @@ type Peer struct {
 	Keepalive       time.Duration // 1 s to less than HoldTime; default a third of it; 0 when HoldTime is 0
 	ConnectRetry    time.Duration // longest pause between attempts to connect, 100 ms to 1 h; default 5 s
 	GracefulRestart time.Duration // restart time we announce, 0 (capability not sent) to 4095 s; default 120 s
-	RTConstraint    bool          // negotiate RFC 4684; default false
+	RTConstraint    bool          // negotiate RFC 4684; default false. Then no VNI imports route targets of any AS
 	NeedEncap       bool          // refuse this peer's routes without an encapsulation community (EN-03); default false
 	MaxRoutes       int           // Cease 6/1 above it; 0: no limit (SE-04)
 }

@@ -181,7 +181,7 @@ func scalarText(n ast.Node) (string, bool) {
 }
 
 // splitText undoes what goccy/go-yaml 1.19.2 makes of a plain scalar with a colon in a list within braces, such as
-// {import: [65000:100]}: a mapping (its issue 832). In a real one a space follows the colon.
+// {import: [65000:100]}: a mapping, where YAML wants a space behind the colon.
 func splitText(m *ast.MappingNode) (string, bool) {
 	if m.IsFlowStyle || len(m.Values) != 1 {
 		return "", false

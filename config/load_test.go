@@ -122,10 +122,10 @@ peers:
 dynamic-peers:
   - {prefix: 10.1.0.0/16, asn: any, limit: 7, max-routes: 9}
 vnis:
-  100: {rd: 10.0.0.1:5, import: [65000:100, "*:7", 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
+  100: {rd: 10.0.0.1:5, import: [65000:100, 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
   200: {off: true, neigh-suppress: false, manage: true}
   300:
-route-targets: frr
+route-targets: as4
 auto-vnis: false
 manage-devices: true
 duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
@@ -167,7 +167,6 @@ log: {level: debug, format: json}
 				RD: evpn.NewRD(netip.MustParseAddr("10.0.0.1"), 5),
 				Import: []evpn.RTPattern{
 					{RT: evpn.NewRT(65000, 100)},
-					{AnyAdmin: true, Local: 7},
 					{RT: evpn.RT{1, 2, 10, 0, 0, 1, 0, 5}},
 				},
 				Export:    []evpn.RT{evpn.NewAS4RT(4200000001, 100)},
@@ -176,7 +175,7 @@ log: {level: debug, format: json}
 			200: {Off: true, NeighSuppress: &no, Manage: &yes},
 			300: {},
 		},
-		RT: evpn.RTFRR, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		RT: evpn.RTAS4, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
 		},
@@ -327,6 +326,26 @@ func TestManyFaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got.Error()+"\n"); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
+	}
+}
+
+// TestRTConstraint: it goes with every configuration that imports no route target of any AS.
+func TestRTConstraint(t *testing.T) {
+	internal, err := Parse("t.yaml", []byte(strings.Replace(peer, "asn: 65001", "asn: internal", 1)+"    rt-constraint: true\n"))
+	if err != nil || !internal.Peers[0].RTConstraint {
+		t.Errorf("a peer of our own AS: %v", err)
+	}
+	for _, more := range []string{
+		"route-targets: rfc8365\n",
+		"route-targets: as4\nvnis: {100: {off: true, import: [\"*:1\"]}}\n",
+		"auto-vnis: false\nvnis: {100: {import: [65000:1]}, 200: {off: true}}\n",
+	} {
+		cfg, err := Parse("t.yaml", []byte(peer+"    rt-constraint: true\n"+more))
+		if err != nil {
+			t.Errorf("%s: %v", more, err)
+		} else if !cfg.Peers[0].RTConstraint {
+			t.Errorf("%s: no rt-constraint", more)
+		}
 	}
 }
 

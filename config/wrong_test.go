@@ -117,6 +117,18 @@ func TestWrong(t *testing.T) {
 		{"connect-retry", peer + "    connect-retry: 10ms\n", "6:20: connect-retry: want 100ms to 1h0m0s, have 10ms"},
 		{"graceful-restart", peer + "    graceful-restart: 4096\n", "6:23: graceful-restart: want whole seconds from 0s to 4095s, have 4096"},
 		{"max-routes", peer + "    max-routes: -1\n", `6:17: max-routes: want a number from 0 to 100000000, have "-1"`},
+		{
+			"rt-constraint and auto", peer + "    rt-constraint: true\n",
+			"6:20: rt-constraint: route-targets auto imports those of any AS: nobody can be asked for that, want route targets of single ASes",
+		},
+		{
+			"rt-constraint and frr", dynamic + "    rt-constraint: true\nroute-targets: frr\nauto-vnis: false\nvnis:\n  7: {off: true}\n  100: {export: [65000:1]}\n",
+			"6:20: rt-constraint: VNI 100 at t.yaml:11:3 imports those of any AS by route-targets frr: nobody can be asked for that, want route targets of single ASes",
+		},
+		{
+			"rt-constraint and wildcard", peer + "    rt-constraint: true\nroute-targets: as4\nvnis: {100: {import: [65000:1, \"*:1\"]}}\n",
+			"6:20: rt-constraint: VNI 100 imports *:1 at t.yaml:8:32: nobody can be asked for that, want route targets of single ASes",
+		},
 		{"description", peer + "    description: \"a\\nb\"\n", `6:18: description: want a text of one line, have "a\nb"`},
 
 		// Dynamic peers.

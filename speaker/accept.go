@@ -25,6 +25,7 @@ func (s *Speaker) accepted(ctx context.Context, c *net.TCPConn) {
 	if err != nil {
 		p.log.WithError(err).Warn("set options of the peer's connection")
 		_ = c.Close()
+		s.abandon(p)
 		return
 	}
 	if !p.start(ctx, c, false) {
@@ -46,6 +47,21 @@ func (s *Speaker) adopt(ctx context.Context, p *peer) {
 		s.spawn(p)
 	default: // Run is ending
 		p.shutdown(ctx)
+	}
+}
+
+// abandon gives back the place of a dynamic peer that never got a connection.
+func (s *Speaker) abandon(p *peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stop != nil || len(p.conns) > 0 {
+		return
+	}
+	p.closed = true // another connection of it may be on its way to start
+	if s.peers[p.addr] == p {
+		delete(s.peers, p.addr)
 	}
 }
 

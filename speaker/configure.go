@@ -11,7 +11,8 @@ import (
 
 // Configure makes the peers what cfg says: new ones are started, missing ones are told so (6/3), changed ones start
 // anew (6/6), all others stay as they are, also those whose change does not concern the session. Before Run it only
-// remembers cfg. AS number and router id cannot change in a running speaker.
+// remembers cfg. AS number and router id cannot change in a running speaker. After an error no peer has noticed anything,
+// and the listening sockets are as they were, unless the error says that this failed too.
 func (s *Speaker) Configure(cfg *config.Config) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
@@ -20,16 +21,30 @@ func (s *Speaker) Configure(cfg *config.Config) error {
 	}
 	s.mu.Lock()
 	old := s.cfg
-	s.cfg = cfg
 	running := s.spawn != nil
 	s.mu.Unlock()
-	if !running {
-		return nil
+	if running {
+		err := s.setSockets(old, cfg)
+		if err != nil && cfg != old {
+			err = errors.Join(err, s.setSockets(cfg, old))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	s.stopChanged(cfg)
-	err := errors.Join(s.relisten(cfg), s.setKeys(old, cfg), s.setLeastTTL(cfg))
-	s.startMissing(cfg)
-	return err
+	s.mu.Lock()
+	s.cfg = cfg
+	s.mu.Unlock()
+	if running {
+		s.stopChanged(cfg)
+		s.startMissing(cfg)
+	}
+	return nil
+}
+
+// setSockets makes the listening sockets what next needs; they are what old needed, or as far as a failure left them.
+func (s *Speaker) setSockets(old, next *config.Config) error {
+	return errors.Join(s.relisten(next), s.setKeys(old, next), s.setLeastTTL(next))
 }
 
 // sameSession reports whether a session made for a serves b as well.

@@ -304,10 +304,10 @@ func neighbor(p config.Peer, addr netip.Addr) *api.Peer {
 	}
 }
 
-// apply announces or withdraws paths, in calls of a bounded size. GoBGP goes on after an error in a call but does not
-// say which path it was: the call is repeated path by path, which changes nothing for those that went through.
-func (e *engine) apply(paths []*apiutil.Path, name func(int) string) error {
-	var errs []error
+// apply announces or withdraws paths, in calls of a bounded size, and calls failed for each one that GoBGP refuses. GoBGP
+// goes on after an error in a call but does not say which path it was: the call is repeated path by path, which changes
+// nothing for those that went through.
+func (e *engine) apply(paths []*apiutil.Path, failed func(i int, err error)) {
 	for from := 0; from < len(paths); {
 		to := from + 1
 		for to < len(paths) && to-from < pathsPerCall && paths[to].Withdrawal == paths[from].Withdrawal {
@@ -316,13 +316,12 @@ func (e *engine) apply(paths []*apiutil.Path, name func(int) string) error {
 		if e.call(paths[from:to]) != nil {
 			for i := from; i < to; i++ {
 				if err := e.call(paths[i : i+1]); err != nil {
-					errs = append(errs, fmt.Errorf("%s: %w", name(i), err))
+					failed(i, err)
 				}
 			}
 		}
 		from = to
 	}
-	return errors.Join(errs...)
 }
 
 func (e *engine) call(paths []*apiutil.Path) error {

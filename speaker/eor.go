@@ -11,53 +11,74 @@ import (
 // membershipTime bounds how long End-of-RIB waits for a peer to finish sending its RT memberships (RC-04).
 const membershipTime = 60 * time.Second
 
-// endOfRIB decides when EVPN End-of-RIB goes out on a session: once, after every route we have (GR-04). After a restart
-// of ours "every route" is known to the core only, and a peer that has kept our routes drops at End-of-RIB what is not
-// announced again; so what GoBGP sends before the core's word is swallowed, and then GoBGP is asked, by a ROUTE-REFRESH
-// in the peer's name, to send the table again, with a fresh End-of-RIB behind the last route.
+// endOfRIB decides when the End-of-RIB markers go out on a session: each once, EVPN's after every route we have (GR-04).
+// After a restart of ours "every route" is known to the core only, and a peer that has kept our routes drops at
+// End-of-RIB what is not announced again; so what GoBGP sends before the core's word is swallowed, and then GoBGP is
+// asked, by a ROUTE-REFRESH in the peer's name, to send the table again, with a fresh End-of-RIB behind the last route.
+//
+// It is the same with our RT memberships, which the core knows once it has seen the kernel: at their End-of-RIB a peer
+// sends the routes we asked for so far and EVPN End-of-RIB behind them (RFC 4684 §6). Too early that is no route at all,
+// and the core takes every entry it has adopted for an orphan.
 type endOfRIB struct {
 	mu      sync.Mutex
 	marked  bool // GoBGP ends each dump of its table with End-of-RIB (engineOpen); else ours may precede routes
-	held    bool // the first one is not to be passed on
-	seen    bool // GoBGP's first one has come
+	evpn    marker
+	rtc     marker
 	members bool // the peer's RT memberships are complete
-	asked   bool
-	sent    bool
 	timer   *time.Timer
 }
 
-// start is called before GoBGP can send anything.
-func (e *endOfRIB) start(marked, held bool) {
+// marker is End-of-RIB of one family on its way to the peer.
+type marker struct {
+	held  bool // the first one is not to be passed on
+	seen  bool // GoBGP's first one has come
+	asked bool // GoBGP, for another one
+	sent  bool
+}
+
+// pass decides about a marker that GoBGP has sent.
+func (m *marker) pass() bool {
+	m.seen = true
+	pass := !m.sent && (!m.held || m.asked)
+	m.sent = m.sent || pass
+	return pass
+}
+
+// start is called before GoBGP can send anything. released says that the core has given its word already, waits that the
+// peer's RT memberships come first.
+func (e *endOfRIB) start(marked, released, waits bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.marked, e.held = marked, held
+	e.marked = marked
+	e.evpn.held = !released || waits
+	e.rtc.held = !released && marked // GoBGP cannot be asked for another one when there was no room to say so
 }
 
 // dumped reports whether GoBGP has sent its table, as far as that can be seen.
 func (e *endOfRIB) dumped() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.seen || !e.marked
+	return e.evpn.seen || !e.marked
 }
 
 func (e *endOfRIB) stop() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.sent = true
+	e.evpn.sent, e.rtc.sent = true, true
 	if e.timer != nil {
 		e.timer.Stop()
 	}
 }
 
-// passEoR decides about an EVPN End-of-RIB of GoBGP. It runs on the relay's goroutine.
-func (s *session) passEoR() bool {
+// passEoR decides about an End-of-RIB of GoBGP. It runs on the relay's goroutine.
+func (s *session) passEoR(f family) bool {
 	e := &s.eor
-	e.mu.Lock()
-	e.seen = true
-	pass := !e.sent && (!e.held || e.asked)
-	if pass {
-		e.sent = true
+	m := &e.evpn
+	if f == familyRTC {
+		m = &e.rtc
 	}
+	e.mu.Lock()
+	pass := m.pass()
 	e.mu.Unlock()
 	if !pass {
 		s.catchUpEoR()
@@ -65,27 +86,39 @@ func (s *session) passEoR() bool {
 	return pass
 }
 
-// catchUpEoR asks GoBGP for a dump that End-of-RIB may follow, if it is time. Called whenever one of the conditions has
-// become true.
+// catchUpEoR asks GoBGP for the dumps that End-of-RIB may follow, if it is time. Called whenever one of the conditions
+// has become true.
 func (s *session) catchUpEoR() {
 	e := &s.eor
 	e.mu.Lock()
-	due := e.held && !e.asked && !e.sent && s.p.sp.released.Load() && (e.seen || !e.marked) && (e.members || !s.neg.rtc)
-	due = due || !e.held && !e.marked && !e.sent
+	released := s.p.sp.released.Load()
+	rtc := e.rtc.held && !e.rtc.asked && !e.rtc.sent && released && e.rtc.seen
+	e.rtc.asked = e.rtc.asked || rtc
+	m := &e.evpn
+	due := m.held && !m.asked && !m.sent && released && (m.seen || !e.marked) && (e.members || !s.neg.rtc)
+	due = due || !m.held && !e.marked && !m.sent
 	if due {
-		e.asked = true
-		e.sent = !e.marked
+		m.asked = true
+		m.sent = !e.marked
 	}
 	marked := e.marked
 	e.mu.Unlock()
+	if rtc {
+		s.askAgain(familyRTC)
+	}
 	switch {
 	case !due:
 	case marked:
-		if err := s.toEngine(refreshMessage(familyEVPN)); err != nil {
-			s.log.WithError(err).Debug("session ends before End-of-RIB")
-		}
+		s.askAgain(familyEVPN)
 	default:
 		s.send(wire.AppendEoR(nil))
+	}
+}
+
+// askAgain has GoBGP send what it has of a family once more, with End-of-RIB behind it.
+func (s *session) askAgain(f family) {
+	if err := s.toEngine(refreshMessage(f)); err != nil {
+		s.log.WithError(err).Debug("session ends before End-of-RIB")
 	}
 }
 

@@ -1,8 +1,11 @@
 package speaker
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/osrg/gobgp/v4/api"
 
 	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/evpn"
@@ -136,6 +139,7 @@ func TestRTConstraint(t *testing.T) {
 	if u := await[*evpn.Update](b, nil); len(u.Reach) != 1 || u.Reach[0].Label1 != 2 {
 		t.Fatalf("%+v", u)
 	}
+	b.ReleaseEoR() // its memberships are complete
 	a.ReleaseEoR()
 	await[evpn.EndOfRIB](b, nil)
 	if err := b.SetImportRTs([]evpn.RT{evpn.NewRT(65000, 1)}); err != nil {
@@ -149,6 +153,113 @@ func TestRTConstraint(t *testing.T) {
 	}
 	if i := a.info(b.addr); !i.RTC {
 		t.Errorf("%+v", i)
+	}
+}
+
+// TestMembershipsHeld: the session is up before we know what we import. End-of-RIB of the memberships waits for them: a
+// reflector that got it earlier would send no route and call that all.
+func TestMembershipsHeld(t *testing.T) {
+	n, p := pair(t, func(c *config.Config, p *raw) {
+		c.Peers[0].RTConstraint = true
+		p.caps = append(wire.AppendCapability(nil, capMultiprotocol, []byte{0, 1, 0, 132}), gr(0, 30, 0)...)
+	})
+	p.handshake()
+	await[evpn.PeerUp](n, nil)
+	silent(p, 100*time.Millisecond)
+	if err := n.SetImportRTs([]evpn.RT{evpn.NewRT(65000, 1), evpn.NewRT(65000, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := readMemberships(p, 2); got.eor {
+		t.Fatal("End-of-RIB before the core's word")
+	}
+	silent(p, 100*time.Millisecond)
+	n.ReleaseEoR()
+	if got := readMemberships(p, -1); got.keys != 2 {
+		t.Errorf("End-of-RIB after %d memberships", got.keys)
+	}
+	silent(p, 50*time.Millisecond) // EVPN's waits for those of the peer
+	p.send(wire.AppendMessage(nil, wire.MessageUpdate, []byte{0, 0, 0, 6, 0x80, 15, 3, 0, 1, 132}))
+	readRoutes(p, -1)
+	p.c.Close()
+	await[evpn.PeerDown](n, nil)
+	again := dialRetry(n, p.id, p.asn)
+	again.caps = p.caps
+	again.handshake()
+	if got := readMemberships(again, -1); got.keys != 2 {
+		t.Errorf("new session: End-of-RIB after %d memberships", got.keys)
+	}
+}
+
+// silent fails the test if anything but a KEEPALIVE comes within d.
+func silent(p *raw, d time.Duration) {
+	p.t.Helper()
+	p.c.SetReadDeadline(time.Now().Add(d))
+	for {
+		kind, msg, err := p.r.next()
+		if err != nil {
+			return
+		}
+		if kind != wire.MessageKeepalive {
+			p.t.Fatalf("unexpected type %d: %x", kind, msg)
+		}
+	}
+}
+
+// readMemberships is readRoutes for RT memberships.
+func readMemberships(p *raw, want int) heard {
+	p.t.Helper()
+	var h heard
+	known := make(map[string]bool)
+	for want < 0 && !h.eor || h.keys < want && !h.eor {
+		kind, msg, err := p.read()
+		if err != nil || kind != wire.MessageUpdate {
+			p.t.Fatalf("type %d: %v: %x", kind, err, msg)
+		}
+		if h.eor = isEndOfRIB(msg, familyRTC); h.eor {
+			break
+		}
+		if fs, _ := mpFamilies(msg[wire.HeaderLen:]); len(fs) != 1 || fs[0] != familyRTC {
+			p.t.Fatalf("no membership: %x", msg)
+		}
+		for n := range 10 { // memberships share an UPDATE
+			if target := rt(65000, uint32(n)); strings.Contains(string(msg), target) {
+				known[target] = true
+			}
+		}
+		h.keys = len(known)
+	}
+	return h
+}
+
+// TestMembershipsTriedAgain: what the engine has refused, the next call tries again.
+func TestMembershipsTriedAgain(t *testing.T) {
+	a, port := addresses(t, 2)
+	cfg := nodeConfig(65000, a[0], port, peerConfig(65000, a[1], port, a[0]))
+	cfg.Peers[0].Passive, cfg.Peers[0].RTConstraint = true, true
+	n := idleNode(t, cfg)
+	stopped := n.engine
+	if err := stopped.srv.StopBgp(t.Context(), &api.StopBgpRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	rts := []evpn.RT{evpn.NewRT(65000, 1), evpn.NewRT(65000, 2)}
+	if err := n.SetImportRTs(rts); err == nil || !strings.Contains(err.Error(), "65000:1:") || !strings.Contains(err.Error(), "65000:2:") {
+		t.Errorf("engine is stopped: %v", err)
+	}
+	stopped.stop()
+	var err error
+	if n.engine, err = startEngine(cfg, n.log); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.SetImportRTs(rts); err != nil {
+		t.Fatal(err)
+	}
+	n.ReleaseEoR()
+	n.run()
+	p := dialRetry(n, a[1], 65000)
+	p.caps = append(p.caps, wire.AppendCapability(nil, capMultiprotocol, []byte{0, 1, 0, 132})...)
+	p.handshake()
+	if got := readMemberships(p, -1); got.keys != 2 {
+		t.Errorf("%d memberships", got.keys)
 	}
 }
 

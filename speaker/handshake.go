@@ -33,7 +33,7 @@ func (s *session) establish(ctx context.Context) error {
 		return &ending{reason: "lost connection collision", sent: cease(ceaseCollision, "")}
 	}
 	msg, marked := engineOpen(msg, &s.open)
-	s.eor.start(marked, !s.p.sp.released.Load() || s.neg.rtc)
+	s.eor.start(marked, s.p.sp.released.Load(), s.neg.rtc)
 	s.offered = true
 	if err := s.toEngine(msg); err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 // relayChunk is how much is collected for one write to the peer while more is at hand.
 const relayChunk = 32 << 10
 
-// relay passes GoBGP's messages to the peer until GoBGP closes the inner leg: unchanged, but for its OPEN and EVPN
-// End-of-RIB. After the session's last word it only reads on, which lets GoBGP end cleanly.
+// relay passes GoBGP's messages to the peer until GoBGP closes the inner leg: unchanged, but for its OPEN and its
+// End-of-RIB markers. After the session's last word it only reads on, which lets GoBGP end cleanly.
 func (s *session) relay() {
 	defer close(s.relayed)
 	r := newMessageReader(s.leg, wire.Options{Extended: true})
@@ -29,8 +29,11 @@ func (s *session) relay() {
 			opening = true
 			msg = ownOpen(msg, restart, s.cfg.GracefulRestart > 0, !s.p.sp.flushOnExit, s.cfg.HoldTime)
 		case wire.MessageUpdate:
-			if isEndOfRIB(msg, familyEVPN) && !s.passEoR() {
-				msg = nil
+			for _, f := range []family{familyEVPN, familyRTC} {
+				if isEndOfRIB(msg, f) && !s.passEoR(f) {
+					msg = nil
+					break
+				}
 			}
 		case wire.MessageKeepalive:
 			greeting = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -387,6 +388,42 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
+// TestConfigureFails: when the sockets cannot be made what a configuration needs, no peer notices, and no key of it stays.
+func TestConfigureFails(t *testing.T) {
+	a, port := addresses(t, 4)
+	cfg := nodeConfig(65000, a[0], port)
+	for _, addr := range a[1:] {
+		p := peerConfig(65000, addr, port, a[0])
+		p.Passive = true
+		cfg.Peers = append(cfg.Peers, p)
+	}
+	n := startNode(t, cfg)
+	changed, removed := dialRetry(n, a[1], 65000), dialRetry(n, a[3], 65000)
+	for _, p := range []*raw{changed, removed} {
+		p.handshake()
+		await[evpn.PeerUp](n, nil)
+	}
+	next := *cfg
+	next.Peers = slices.Clone(cfg.Peers[:2])
+	next.Peers[0].HoldTime, next.Peers[0].Password = 30*time.Second, strings.Repeat("x", 81) // longer than the kernel takes
+	next.Peers[1].Password = "secret"
+	if err := n.Configure(&next); err == nil || !strings.Contains(err.Error(), "set TCP MD5 key for "+a[1].String()) {
+		t.Fatalf("got %v", err)
+	}
+	quiet[evpn.PeerDown](n, 50*time.Millisecond)
+	for _, addr := range []netip.Addr{a[1], a[3]} {
+		if got := n.info(addr); got.State != StateEstablished || got.Counters.Flaps != 0 {
+			t.Errorf("%+v", got)
+		}
+	}
+	other, err := dialWith(n, a[2], socketOptions{})
+	if err != nil {
+		t.Fatalf("a peer without a key: %v", err)
+	}
+	other.handshake()
+	await[evpn.PeerUp](n, nil)
+}
+
 // TestListenFails: Run says why it cannot listen, and ends cleanly.
 func TestListenFails(t *testing.T) {
 	n, _ := pair(t, nil)
@@ -423,5 +460,30 @@ func TestDynamicPeers(t *testing.T) {
 	await[evpn.PeerDown](n, nil)
 	until(t, "dynamic peer is forgotten", func() bool { return len(n.Sessions()) == 1 })
 	dialRetry(n, a[3], 65000).handshake()
+	await[evpn.PeerUp](n, nil)
+}
+
+// TestDynamicPeerUnfit: a connection whose socket options cannot be set takes none of the places of its range, and the
+// next one is made by the configuration of then.
+func TestDynamicPeerUnfit(t *testing.T) {
+	a, port := addresses(t, 2)
+	cfg := nodeConfig(65000, a[0], port)
+	template := peerConfig(0, netip.Addr{}, 0, netip.Addr{})
+	template.Interface = "nowhere0"
+	cfg.DynamicPeers = []config.DynamicPeers{{Prefix: netip.PrefixFrom(a[0], 24).Masked(), Limit: 1, Template: template}}
+	n := startNode(t, cfg)
+	if _, _, err := dialRetry(n, a[1], 65000).read(); err == nil {
+		t.Error("was served")
+	}
+	if got := n.Sessions(); len(got) != 0 {
+		t.Errorf("left behind: %+v", got)
+	}
+	next := *cfg
+	next.DynamicPeers = slices.Clone(cfg.DynamicPeers)
+	next.DynamicPeers[0].Template.Interface = ""
+	if err := n.Configure(&next); err != nil {
+		t.Fatal(err)
+	}
+	dialRetry(n, a[1], 65000).handshake()
 	await[evpn.PeerUp](n, nil)
 }

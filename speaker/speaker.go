@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -34,7 +35,7 @@ type Speaker struct {
 	quit        chan struct{} // closed when Run ends: the sink is not read any more
 
 	routes  originator
-	imports map[evpn.RT]struct{}
+	imports map[evpn.RT]struct{} // memberships that GoBGP has
 
 	configuring sync.Mutex // one configuration at a time
 
@@ -123,40 +124,50 @@ func (s *Speaker) Apply(ops []evpn.RouteOp) error {
 		}
 		paths, of = append(paths, p), append(of, &ops[i])
 	}
-	err := s.engine.apply(paths, func(i int) string { return describe(of[i]) })
-	return errors.Join(append(errs, err)...)
+	s.engine.apply(paths, func(i int, err error) { errs = append(errs, fmt.Errorf("%s: %w", describe(of[i]), err)) })
+	return errors.Join(errs...)
 }
 
 // SetImportRTs makes rts the route targets whose routes we ask for (RFC 4684, RC-01). Only peers with RT constraint
-// take notice.
+// take notice. The error names each one that failed; the others are done, and the next call tries the failed ones again.
 func (s *Speaker) SetImportRTs(rts []evpn.RT) error {
 	want := make(map[evpn.RT]struct{}, len(rts))
 	for _, rt := range rts {
 		want[rt] = struct{}{}
 	}
+	next := maps.Clone(want)
 	var paths []*apiutil.Path
 	var of []evpn.RT
-	add := func(rt evpn.RT, withdraw bool) error {
-		p, err := membership(s.asn, rt, s.routerID, withdraw)
-		if err == nil {
-			paths, of = append(paths, p), append(of, rt)
-		}
-		return err
-	}
 	var errs []error
+	failed := func(rt evpn.RT, err error) {
+		errs = append(errs, fmt.Errorf("membership of route target %s: %w", rt, err))
+		if _, wanted := want[rt]; wanted {
+			delete(next, rt)
+		} else {
+			next[rt] = struct{}{}
+		}
+	}
+	change := func(rt evpn.RT, withdraw bool) {
+		p, err := membership(s.asn, rt, s.routerID, withdraw)
+		if err != nil {
+			failed(rt, err)
+			return
+		}
+		paths, of = append(paths, p), append(of, rt)
+	}
 	for rt := range want {
 		if _, ok := s.imports[rt]; !ok {
-			errs = append(errs, add(rt, false))
+			change(rt, false)
 		}
 	}
 	for rt := range s.imports {
 		if _, ok := want[rt]; !ok {
-			errs = append(errs, add(rt, true))
+			change(rt, true)
 		}
 	}
-	s.imports = want
-	err := s.engine.apply(paths, func(i int) string { return "membership of route target " + of[i].String() })
-	return errors.Join(append(errs, err)...)
+	s.engine.apply(paths, func(i int, err error) { failed(of[i], err) })
+	s.imports = next
+	return errors.Join(errs...)
 }
 
 // ReleaseEoR says that all local routes have been given to Apply: EVPN End-of-RIB may go out on all sessions, present

@@ -2,14 +2,17 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"time"
 
 	"github.com/evpnd/evpnd/evpn"
 )
 
 const (
-	routesPerApply = 4096 // handed to BGP in one go, so that a stop is noticed in between
-	coalesceAbove  = 1024 // routes that may wait before it is looked whether newer ones make some of them needless
+	routesPerApply = 4096             // handed to BGP in one go, so that a stop is noticed in between
+	coalesceAbove  = 1024             // routes that may wait before it is looked whether newer ones make some of them needless
+	announceRetry  = 10 * time.Second // pause before what failed and is said only once is tried again
 )
 
 // announcement is what BGP is to be told.
@@ -59,26 +62,69 @@ func (a *announcement) empty() bool {
 
 // announce is the announcer goroutine: it alone hands routes to BGP.
 func (d *Daemon) announce(ctx context.Context) {
+	var open unfinished
+	retry := time.NewTicker(announceRetry)
+	defer retry.Stop()
 	for {
+		var again <-chan time.Time
+		if open.numbers != nil || open.imports != nil {
+			again = retry.C
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case a := <-d.routesIn:
-			d.tell(ctx, a)
+			d.tell(ctx, a, &open)
+		case <-again:
+			if err := errors.Join(d.save(&open), d.setImports(&open)); err != nil && ctx.Err() == nil {
+				d.log.WithError(err).Debug("announcing is still unfinished")
+			}
 		}
 	}
 }
 
-// tell hands one announcement on. What is remembered for the next life comes before peers can see it (A8), and
-// End-of-RIB after all routes (GR-04).
-func (d *Daemon) tell(ctx context.Context, a announcement) {
+// unfinished is what the core says only once and the announcer has not got done; nil: nothing.
+type unfinished struct {
+	numbers map[evpn.VNI]uint16
+	imports []evpn.RT
+}
+
+// save writes the numbers of RDs to disk.
+func (d *Daemon) save(open *unfinished) error {
+	if open.numbers == nil {
+		return nil
+	}
+	err := saveRDNumbers(d.opts.Config.StateDir, open.numbers)
+	if err == nil {
+		open.numbers = nil
+	}
+	return err
+}
+
+// setImports hands our RT memberships to BGP.
+func (d *Daemon) setImports(open *unfinished) error {
+	if open.imports == nil {
+		return nil
+	}
+	err := d.bgp.SetImportRTs(open.imports)
+	if err == nil {
+		open.imports = nil
+	}
+	return err
+}
+
+// tell hands one announcement on. What is remembered for the next life comes before peers can see it, and End-of-RIB
+// after all routes (GR-04).
+func (d *Daemon) tell(ctx context.Context, a announcement, open *unfinished) {
 	if a.rdNumbers != nil {
-		if err := saveRDNumbers(d.opts.Config.StateDir, a.rdNumbers); err != nil {
+		open.numbers = a.rdNumbers
+		if err := d.save(open); err != nil {
 			d.log.WithError(err).Error("state not saved, route distinguishers may change at the next start")
 		}
 	}
 	if a.imports != nil {
-		if err := d.bgp.SetImportRTs(a.imports); err != nil && ctx.Err() == nil {
+		open.imports = a.imports
+		if err := d.setImports(open); err != nil && ctx.Err() == nil {
 			d.log.WithError(err).Error("route target memberships not announced")
 		}
 	}

@@ -1,7 +1,7 @@
 // Package daemon is the loop that carries facts to the core and its decisions out again, and what looks at that loop:
 // the gRPC server, metrics and the state file.
 //
-// One goroutine owns the core (A10, owner.go). Everything else talks to it through bounded channels: adapters send facts,
+// One goroutine owns the core (owner.go). Everything else talks to it through bounded channels: adapters send facts,
 // the API sends queries that run between facts and copy out what they need. A writer goroutine applies kernel batches and
 // reports them back as facts (write.go); an announcer goroutine hands routes to BGP (announce.go). The owner waits for
 // neither.
@@ -108,9 +108,9 @@ func New(opts Options) *Daemon {
 	core := opts.Config.Core()
 	core.RDNumbers = numbers
 	now := time.Now()
-	return &Daemon{
+	d := &Daemon{
 		kernel: opts.Kernel, bgp: opts.BGP, log: opts.Log, opts: opts,
-		owned:    owned{core: evpn.New(core), left: map[netip.Addr]time.Time{}, limits: map[evpn.NoteKind]*noteLimit{}},
+		owned:    owned{core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}},
 		events:   opts.Events,
 		queries:  make(chan query),
 		stopped:  make(chan struct{}),
@@ -121,10 +121,13 @@ func New(opts Options) *Daemon {
 		checks:   health.NewServer(),
 		manager:  serviceManager{send: opts.Notify},
 	}
+	d.keepPeers(opts.Config)
+	return d
 }
 
 // Run serves until ctx ends, or until a part that cannot be done without fails. Kernel entries stay when it returns,
-// unless the configuration says flush-on-exit. It returns when nothing of the daemon runs any more, and can be called
+// unless the configuration says flush-on-exit and nothing has failed: the next start, which is near after a failure, takes
+// them over. It returns when nothing of the daemon runs any more, and can be called
 // once.
 func (d *Daemon) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -142,12 +145,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { <-ctx.Done(); d.manager.stopping(); return nil })
 	err := g.Wait()
-	if d.config.get().FlushOnExit {
-		if ferr := d.kernel.Flush(context.WithoutCancel(ctx)); ferr != nil {
-			err = errors.Join(err, fmt.Errorf("flush kernel entries: %w", ferr))
-		}
+	if err != nil || !d.config.get().FlushOnExit {
+		return err
 	}
-	return err
+	if err := d.kernel.Flush(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("flush kernel entries: %w", err)
+	}
+	return nil
 }
 
 // ended is the error of a part that may end only because ctx has.

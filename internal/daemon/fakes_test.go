@@ -179,6 +179,7 @@ type recorder struct {
 	sessions  []speaker.SessionInfo
 	ops       []evpn.RouteOp
 	applyErr  error
+	importErr error
 	atApply   func() // called by Apply
 	configs   []*config.Config
 	configErr func(*config.Config) error
@@ -225,8 +226,10 @@ func (r *recorder) Apply(ops []evpn.RouteOp) error {
 }
 
 func (r *recorder) SetImportRTs(rts []evpn.RT) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.journal.add("import %v", rts)
-	return nil
+	return r.importErr
 }
 
 func (r *recorder) ReleaseEoR() { r.journal.add("release End-of-RIB") }

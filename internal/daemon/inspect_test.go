@@ -254,6 +254,25 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// TestOffered: a peer whose session has no EVPN is offered none of our routes.
+func TestOffered(t *testing.T) {
+	c := newClient(t, "", nil)
+	c.bgp.setSessions(
+		speaker.SessionInfo{Peer: peer1, State: speaker.StateEstablished, EVPN: true},
+		speaker.SessionInfo{Peer: peer2, State: speaker.StateEstablished},
+	)
+	c.report(attached(100), hasMAC(100, macA), evpn.Synced{})
+	resp, err := c.inspect.ListPeers(c.ctx, &evpnv1.ListPeersRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []uint32{2, 0} {
+		if got := resp.Peers[i].RoutesAdvertised; got != want {
+			t.Errorf("%s is offered %d routes, want %d", resp.Peers[i].Address, got, want)
+		}
+	}
+}
+
 // asOf is the moment of an answer.
 func asOf(m proto.Message) time.Time {
 	return m.(interface{ GetAsOf() *timestamppb.Timestamp }).GetAsOf().AsTime()

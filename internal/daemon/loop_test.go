@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -298,7 +300,8 @@ func TestFlushOnExit(t *testing.T) {
 	}
 }
 
-// TestPartFails: a part that cannot be done without takes the daemon down with its name, and everything ends.
+// TestPartFails: a part that cannot be done without takes the daemon down with its name, and everything ends but
+// forwarding.
 func TestPartFails(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -311,14 +314,74 @@ func TestPartFails(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, "", nil).start()
+				w := newWorld(t, "flush-on-exit: true\n", nil).start()
+				w.report(attached(10), evpn.Synced{}, peerUp(peer1), macRoute(peer1, 10, vtep2, macB, ipB))
+				synctest.Wait()
 				row.fail(w)
 				if err := <-w.ran; err == nil || err.Error() != row.want {
 					t.Errorf("Run returns %v, want %q", err, row.want)
 				}
+				if _, ok := w.kernel.hold()[fdbKey(10, macB)]; !ok {
+					t.Error("forwarding has ended: flush-on-exit is for a clean stop")
+				}
 			})
 		})
 	}
+}
+
+// TestDynamicPeersForgotten: of peers that come and go nothing stays, neither of dynamic ones nor of those that a reload
+// removes.
+func TestDynamicPeersForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ranges = "dynamic-peers:\n  - {prefix: 10.1.0.0/16, asn: any}\n"
+		w := newWorld(t, ranges, nil).start()
+		dynamic := netip.MustParseAddr("10.1.2.3")
+		for _, peer := range []netip.Addr{peer1, peer2, dynamic} {
+			w.report(peerUp(peer), evpn.PeerDown{Peer: peer, Reason: "gone"})
+		}
+		remembered := func() (left map[netip.Addr]time.Time) {
+			w.look(func(*evpn.Core) { left = maps.Clone(w.left) })
+			return left
+		}
+		now := time.Now()
+		if got, want := remembered(), map[netip.Addr]time.Time{peer1: now, peer2: now}; !maps.Equal(got, want) {
+			t.Errorf("remembers %v, want %v", got, want)
+		}
+		w.writeConfig("asn: 65000\nvtep: 10.255.0.1\npeers:\n  - {address: 10.0.0.1, asn: 65000}\n" + ranges)
+		if _, err := w.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		w.report(evpn.PeerDown{Peer: peer2, Reason: "removed"})
+		if got, want := remembered(), map[netip.Addr]time.Time{peer1: now}; !maps.Equal(got, want) {
+			t.Errorf("remembers %v after a reload, want %v", got, want)
+		}
+	})
+}
+
+// TestMembershipsRefused: what BGP refuses is asked of it again, and the last word counts.
+func TestMembershipsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "", func(_ *Options, w *world) { w.bgp.importErr = errors.New("not now") }).start()
+		w.report(attached(10), evpn.Synced{})
+		synctest.Wait()
+		w.report(attached(20))
+		synctest.Wait()
+		if got := w.lines("import"); len(got) != 2 {
+			t.Fatalf("told %q", got)
+		}
+		w.bgp.mu.Lock()
+		w.bgp.importErr = nil
+		w.bgp.mu.Unlock()
+		time.Sleep(3 * announceRetry)
+		synctest.Wait()
+		got := w.lines("import")
+		if len(got) != 3 || got[2] != got[1] {
+			t.Errorf("told %q, want the last once more", got)
+		}
+		if n := len(w.logged("route target memberships not announced")); n != 2 {
+			t.Errorf("%d lines", n)
+		}
+	})
 }
 
 // TestAskAfterStop: who asks too late gets an answer at once, however patient they are.

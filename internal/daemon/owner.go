@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/evpn"
 )
 
@@ -16,8 +17,17 @@ var errStopped = errors.New("evpnd is stopping")
 type owned struct {
 	core   *evpn.Core
 	batch  uint64                   // last one given to the writer
-	left   map[netip.Addr]time.Time // when the last session with a peer ended
+	left   map[netip.Addr]time.Time // when the last session ended, of configured peers only: dynamic ones are without number
 	limits map[evpn.NoteKind]*noteLimit
+}
+
+// keepPeers makes left hold the peers of cfg and no others.
+func (o *owned) keepPeers(cfg *config.Config) {
+	left := make(map[netip.Addr]time.Time, len(cfg.Peers))
+	for _, p := range cfg.Peers {
+		left[p.Address] = o.left[p.Address]
+	}
+	o.left = left
 }
 
 // query runs on the owner.
@@ -102,7 +112,9 @@ func (d *Daemon) handle(batch []evpn.Event) {
 			case evpn.Observed:
 				d.counts.lastReadBack.Store(now.UnixNano())
 			case evpn.PeerDown:
-				d.left[ev.Peer] = now
+				if _, configured := d.left[ev.Peer]; configured {
+					d.left[ev.Peer] = now
+				}
 			}
 			d.core.Handle(ev, now)
 		}

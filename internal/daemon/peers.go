@@ -41,7 +41,9 @@ func (s *inspect) ListPeers(ctx context.Context, req *evpnv1.ListPeersRequest) (
 			p := protoPeer(i, known[i.Peer])
 			if i.State == speaker.StateEstablished {
 				p.Since, p.Reason = timestamp(i.Since), ""
-				p.RoutesAdvertised = uint32(totals.OwnRoutes) // every peer gets all of them
+				if i.EVPN {
+					p.RoutesAdvertised = uint32(totals.OwnRoutes)
+				}
 			} else {
 				p.Since = timestamp(left[i.Peer])
 			}

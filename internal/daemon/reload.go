@@ -102,7 +102,10 @@ func (d *Daemon) reload(old *config.Config) (*config.Config, error) {
 		return nil, errors.Join(fmt.Errorf("%w: configure peers: %w", errNotApplied, err), d.bgp.Configure(old))
 	}
 	d.kernel.Reconfigure(dataplane.OptionsFrom(next))
-	configure := func(c *evpn.Core) { c.Handle(evpn.Configure{Config: next.Core()}, time.Now()) }
+	configure := func(c *evpn.Core) {
+		d.keepPeers(next)
+		c.Handle(evpn.Configure{Config: next.Core()}, time.Now())
+	}
 	// A caller who gives up must not leave half of it done, so only the end of the daemon ends this.
 	if err := d.onOwner(context.Background(), configure); err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// stateFile holds what peers must see unchanged after a restart (A8): the numbers of VNIs in their route distinguishers
+// stateFile holds what peers must see unchanged after a restart: the numbers of VNIs in their route distinguishers
 // where the VNI itself does not fit.
 const stateFile = "state.json"
 

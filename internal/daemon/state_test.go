@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/evpnd/evpnd/evpn"
 )
@@ -132,7 +133,8 @@ func TestSaveIsAtomic(t *testing.T) {
 	}
 }
 
-// TestUnwritableState: routes are announced although their numbers cannot be kept, and the log says what that means.
+// TestUnwritableState: routes are announced although their numbers cannot be kept, the log says what that means, and they
+// are kept as soon as that is possible.
 func TestUnwritableState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "", func(_ *Options, w *world) {
@@ -147,6 +149,18 @@ func TestUnwritableState(t *testing.T) {
 		}
 		if got := w.logged("state not saved, route distinguishers may change at the next start"); len(got) != 1 {
 			t.Errorf("%d lines", len(got))
+		}
+		time.Sleep(3 * announceRetry)
+		if err := os.Remove(w.stateDir()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(announceRetry)
+		synctest.Wait()
+		if got, err := loadRDNumbers(w.stateDir()); err != nil || !maps.Equal(got, map[evpn.VNI]uint16{70000: 65535}) {
+			t.Errorf("state file: %v, %v", got, err)
+		}
+		if got := w.logged("state not saved, route distinguishers may change at the next start"); len(got) != 1 {
+			t.Errorf("%d lines about one trouble", len(got))
 		}
 	})
 }

@@ -664,7 +664,7 @@ type Peer struct {
 	Reason           string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                                   // why the last session ended, or none comes up; may be ""
 	RoutesReceived   uint32                 `protobuf:"varint,10,opt,name=routes_received,json=routesReceived,proto3" json:"routes_received,omitempty"`           // held now
 	RoutesRefused    uint32                 `protobuf:"varint,11,opt,name=routes_refused,json=routesRefused,proto3" json:"routes_refused,omitempty"`              // of these: they give no forwarding state
-	RoutesAdvertised uint32                 `protobuf:"varint,12,opt,name=routes_advertised,json=routesAdvertised,proto3" json:"routes_advertised,omitempty"`     // announced to this peer now
+	RoutesAdvertised uint32                 `protobuf:"varint,12,opt,name=routes_advertised,json=routesAdvertised,proto3" json:"routes_advertised,omitempty"`     // ours, offered now; RT constraint may leave some of them out; 0 without EVPN
 	EndOfRibReceived bool                   `protobuf:"varint,13,opt,name=end_of_rib_received,json=endOfRibReceived,proto3" json:"end_of_rib_received,omitempty"` // in this session
 	Stale            bool                   `protobuf:"varint,15,opt,name=stale,proto3" json:"stale,omitempty"`                                                   // the session is down and its routes are kept: graceful restart
 	Capabilities     []string               `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`                                      // of the peer, in words: "l2vpn-evpn", "four-octet-as", "route-refresh"…
