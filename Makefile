@@ -14,8 +14,10 @@ BENCHTIME ?= 1s
 BENCH     ?= .
 PKG       ?= ./...
 LAB       ?= 01-two-hosts
+SEEDS     ?= 1000000
+SEED      ?= 1
 
-.PHONY: help build test check bench demo lint imports gen gen-check fuzz netns lab deps clean
+.PHONY: help build test check bench sim demo lint imports gen gen-check fuzz netns lab deps clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -31,6 +33,9 @@ check: lint gen-check test ## what must pass before a commit
 
 bench: ## benchmarks of the core, the decoder and the kernel writer
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./evpn/... ./dataplane/...
+
+sim: ## SEEDS simulated networks from SEED on: some 20 minutes for a million
+	go test -run '^TestSimulator$$' -v -timeout 12h ./evpn -sim.seeds $(SEEDS) -sim.seed $(SEED)
 
 demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP=1 leaves them up
 	KEEP=$(KEEP) bin/evpnlab demo

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/evpnd/evpnd/evpn"
 )
@@ -42,9 +44,37 @@ func (c *checker) config(r *raw) *Config {
 	cfg.Peers = c.peers(r.peers, own, r.asn)
 	cfg.DynamicPeers = c.dynamicPeers(r.dynamicPeers, r.asn)
 	cfg.VNIs = c.vnis(r.vnis, cfg)
+	cfg.Duplicates = c.duplicates(r.duplicates)
 	c.dialect(r)
 	c.constraint(r, cfg)
 	return cfg
+}
+
+// Ranges of duplicates. The core keeps the times of that many moves for everything that moves.
+const (
+	maxDuplicateMoves   = 100
+	minDuplicateWithin  = time.Second
+	maxDuplicateWithin  = time.Hour
+	maxDuplicateRecover = 24 * time.Hour
+)
+
+var (
+	actions     = []evpn.DuplicateAction{evpn.DuplicateAlarm, evpn.DuplicateHold, evpn.DuplicateDrop}
+	actionNames = []string{actions[0].String(), actions[1].String(), actions[2].String()}
+)
+
+// duplicates checks that what is held cannot be let go while the moves that made it a duplicate still count (MM-14).
+func (c *checker) duplicates(r rawDuplicates) evpn.DuplicatePolicy {
+	p := evpn.DuplicatePolicy{
+		Moves:  r.moves.or(evpn.DefaultDuplicateMoves),
+		Within: r.within.or(evpn.DefaultDuplicateWithin),
+		Action: actions[max(0, slices.Index(actionNames, r.action.or(evpn.DuplicateHold.String())))],
+	}
+	p.RecoverAfter = r.recoverAfter.or(3 * p.Within)
+	if r.recoverAfter.valid && p.RecoverAfter < 3*p.Within {
+		c.report(r.recoverAfter.at, "recover-after: want at least three times within, which is %s, have %s", p.Within, p.RecoverAfter)
+	}
+	return p
 }
 
 // top is where a fault of the configuration as a whole is shown.

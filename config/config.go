@@ -26,11 +26,12 @@ type Config struct {
 	Peers         []Peer
 	DynamicPeers  []DynamicPeers
 	VNIs          map[evpn.VNI]VNI
-	RT            evpn.RTDialect // for VNIs that list no route targets themselves; default auto
-	AutoVNIs      bool           // serve every VXLAN device that is a port of a bridge; default true
-	ManageDevices bool           // set nolearning, port learning off on the devices of served VNIs; default false
-	FlushOnExit   bool           // remove our kernel entries on a clean stop; default false
-	StateDir      string         // default /var/lib/evpnd
+	RT            evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
+	AutoVNIs      bool                 // serve every VXLAN device that is a port of a bridge; default true
+	ManageDevices bool                 // set nolearning, port learning off on the devices of served VNIs; default false
+	Duplicates    evpn.DuplicatePolicy // every field filled in
+	FlushOnExit   bool                 // remove our kernel entries on a clean stop; default false
+	StateDir      string               // default /var/lib/evpnd
 	API           API
 	Log           Log
 }
@@ -124,12 +125,13 @@ func (c *Config) checkVTEP() error {
 // said of single peers comes to the core with their sessions.
 func (c *Config) Core() evpn.Config {
 	core := evpn.Config{
-		ASN:      c.ASN,
-		RouterID: c.RouterID,
-		VTEP:     c.VTEP,
-		Dialect:  c.RT,
-		Default:  evpn.VNIPolicy{Off: !c.AutoVNIs},
-		VNIs:     make(map[evpn.VNI]evpn.VNIPolicy, len(c.VNIs)),
+		ASN:        c.ASN,
+		RouterID:   c.RouterID,
+		VTEP:       c.VTEP,
+		Dialect:    c.RT,
+		Default:    evpn.VNIPolicy{Off: !c.AutoVNIs},
+		VNIs:       make(map[evpn.VNI]evpn.VNIPolicy, len(c.VNIs)),
+		Duplicates: c.Duplicates,
 	}
 	for n, v := range c.VNIs {
 		core.VNIs[n] = evpn.VNIPolicy{Off: v.Off, RD: v.RD, Import: v.Import, Export: v.Export, StrictTag: v.StrictTag}

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -13,6 +14,7 @@ func TestCore(t *testing.T) {
 	c, err := Parse("t.yaml", []byte(peer+`
 route-targets: as4
 auto-vnis: false
+duplicates: {moves: 3, within: 1m, action: drop}
 vnis:
   100: {rd: 10.255.0.1:7, import: ["*:5"], export: [65000:5], strict-tag: true}
   200: {off: true}
@@ -35,7 +37,8 @@ vnis:
 			},
 			200: {Off: true},
 		},
-		Peers: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		Peers:      []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		Duplicates: evpn.DuplicatePolicy{Moves: 3, Within: time.Minute, RecoverAfter: 3 * time.Minute, Action: evpn.DuplicateDrop},
 	}
 	if diff := cmp.Diff(want, c.Core(), values); diff != "" {
 		t.Errorf("core (-want +got):\n%s", diff)

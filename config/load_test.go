@@ -78,6 +78,9 @@ peers:
 		VNIs:     map[evpn.VNI]VNI{},
 		RT:       evpn.RTAuto,
 		AutoVNIs: true,
+		Duplicates: evpn.DuplicatePolicy{
+			Moves: 5, Within: 180 * time.Second, RecoverAfter: 540 * time.Second, Action: evpn.DuplicateHold,
+		},
 		StateDir: "/var/lib/evpnd",
 		API:      API{Socket: "/run/evpnd/evpnd.sock"},
 		Log:      Log{Level: "info", Format: "text"},
@@ -125,6 +128,7 @@ vnis:
 route-targets: as4
 auto-vnis: false
 manage-devices: true
+duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
 flush-on-exit: true
 state-dir: /srv/evpnd/
 api: {socket: /run/x.sock, group: evpn, metrics: "[::1]:9473"}
@@ -172,6 +176,9 @@ log: {level: debug, format: json}
 			300: {},
 		},
 		RT: evpn.RTAS4, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		Duplicates: evpn.DuplicatePolicy{
+			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
+		},
 		API: API{Socket: "/run/x.sock", Group: "evpn", Metrics: "[::1]:9473"},
 		Log: Log{Level: "debug", Format: "json"},
 	}

@@ -23,6 +23,7 @@ type raw struct {
 	routeTargets  field[evpn.RTDialect]
 	autoVNIs      field[bool]
 	manageDevices field[bool]
+	duplicates    rawDuplicates
 	flushOnExit   field[bool]
 	stateDir      field[string]
 	api           rawAPI
@@ -42,6 +43,7 @@ func (r *raw) keys() fields {
 		"route-targets":  scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
 		"auto-vnis":      scalar(&r.autoVNIs, readBool),
 		"manage-devices": scalar(&r.manageDevices, readBool),
+		"duplicates":     section(r.duplicates.keys()),
 		"flush-on-exit":  scalar(&r.flushOnExit, readBool),
 		"state-dir":      scalar(&r.stateDir, readAbsolutePath),
 		"api":            section(r.api.keys()),
@@ -224,6 +226,22 @@ func (r *rawAPI) keys() fields {
 		"socket":  scalar(&r.socket, readSocketPath),
 		"group":   scalar(&r.group, readText),
 		"metrics": scalar(&r.metrics, readHostPort),
+	}
+}
+
+type rawDuplicates struct {
+	moves        field[int]
+	within       field[time.Duration]
+	action       field[string]
+	recoverAfter field[time.Duration]
+}
+
+func (r *rawDuplicates) keys() fields {
+	return fields{
+		"moves":         scalar(&r.moves, number[int](2, maxDuplicateMoves)),
+		"within":        scalar(&r.within, seconds(minDuplicateWithin, maxDuplicateWithin)),
+		"action":        scalar(&r.action, oneOf(actionNames...)),
+		"recover-after": scalar(&r.recoverAfter, seconds(minDuplicateWithin, maxDuplicateRecover)),
 	}
 }
 

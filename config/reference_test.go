@@ -27,6 +27,7 @@ func TestReference(t *testing.T) {
 		"dynamic-peers": {"prefix": nil, "asn": nil, "limit": nil}, // the others are those of peers, or refused
 		"vnis":          (&rawVNI{}).keys(),
 		"api":           (&rawAPI{}).keys(),
+		"duplicates":    (&rawDuplicates{}).keys(),
 		"log":           (&rawLog{}).keys(),
 	} {
 		for _, key := range slices.Sorted(maps.Keys(known)) {

@@ -39,7 +39,7 @@ func (c *Core) imetAttrs(v *macVRF) *Attrs {
 // advertiseMAC keeps our MAC-only route in step with who owns the MAC (T2-01, T2-09, T2-10).
 func (c *Core) advertiseMAC(m *macEntry) {
 	v := m.vrf
-	want := v.inService() && m.isLocal()
+	want := v.inService() && m.isLocal() && !m.flaps.dropped()
 	if want == m.announced && (!want || m.seq == m.announcedS) {
 		return
 	}
@@ -57,7 +57,8 @@ func (c *Core) advertiseIP(e *ipEntry, ours bool) {
 	v := e.vrf
 	var want *announcedIP
 	if ours && v.inService() {
-		want = &announcedIP{mac: e.local.mac, seq: v.macs[e.local.mac].seq, router: e.local.router}
+		b := e.binding()
+		want = &announcedIP{mac: b.mac, seq: v.macs[b.mac].seq, router: b.router}
 	}
 	if want != nil && e.out != nil && *want == *e.out {
 		return

@@ -84,6 +84,32 @@ func (c *Core) bestPath(v *macVRF, paths []*Path) *Path {
 	return best
 }
 
+// outdone reports whether a remote claim wins over our own, when remote is the best of them. All who know the same claims
+// must choose alike, so ours is one more among those that may be spread over the whole circle.
+func (c *Core) outdone(m *macEntry, remote *Path) bool {
+	own := c.ownClaim(m)
+	won, lost, best := false, false, remote.claim().beats(own) != ""
+	for _, p := range m.routes {
+		switch {
+		case c.refuse(m.vrf, p) != "":
+			continue
+		case p.claim().beats(own) != "":
+			lost = true
+		default:
+			won = true
+		}
+		best = best && !betterPath(p, remote)
+	}
+	if !lost || !won || best {
+		return lost
+	}
+	largest := c.bestOfCircle(m.vrf, m.routes)
+	if !largest.Attrs.Sticky && largest.Attrs.Seq != own.seq {
+		return largest.Attrs.Seq > own.seq
+	}
+	return largest.claim().beats(own) != ""
+}
+
 // bestOfCircle chooses when the sequence numbers are spread over the whole circle, so that each is newer than some other
 // one. Then they count by size: all must choose alike, in whatever order the routes came.
 func (c *Core) bestOfCircle(v *macVRF, paths []*Path) *Path {

@@ -21,6 +21,8 @@ type Config struct {
 	Peers []netip.Addr
 	// ReapAfter bounds the wait for those peers; zero means 2 minutes.
 	ReapAfter time.Duration
+	// Duplicates says when a MAC or IP is a duplicate, and what is done then.
+	Duplicates DuplicatePolicy
 }
 
 // VNIPolicy says how one VNI is served.

@@ -54,6 +54,9 @@ type Core struct {
 	readBackSince time.Time
 	nextAudit     time.Time
 
+	flapping  map[flapper]bool // what moved lately, or is a duplicate
+	nextSweep time.Time        // when to look at these; zero: there are none
+
 	synced   bool // the adapter has reported all there was
 	holding  bool // entries of an earlier life are kept although nobody wants them yet
 	released bool // ReleaseEoR went out
@@ -75,6 +78,7 @@ func New(cfg Config) *Core {
 		problems: map[EntryKey]*problem{},
 		readBack: map[VNI]bool{},
 		refused:  map[refusal]int{},
+		flapping: map[flapper]bool{},
 		holding:  true,
 	}
 	c.cfg = cfg
@@ -125,6 +129,7 @@ func (c *Core) Handle(ev Event, now time.Time) {
 // Flush returns what must be done now, and when to call again if nothing happens before.
 func (c *Core) Flush(now time.Time) Output {
 	c.expire(now)
+	c.recoverDuplicates(now)
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
@@ -180,7 +185,7 @@ func (c *Core) decide(now time.Time) {
 	for i := 0; i < len(c.dirtyIPs); i++ {
 		e := c.dirtyIPs[i]
 		e.dirty = false
-		c.decideIP(e)
+		c.decideIP(e, now)
 	}
 	clear(c.dirtyMACs)
 	clear(c.dirtyIPs)
@@ -268,6 +273,7 @@ func (c *Core) wake(now time.Time) time.Time {
 			soonest(c.reapAt())
 		}
 	}
+	soonest(c.nextSweep)
 	for _, p := range c.peers {
 		soonest(p.retainUntil)
 	}

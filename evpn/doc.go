@@ -12,6 +12,7 @@
 //	ours       made by this daemon, in this life or an earlier one; everything else is foreign and never touched
 //	adopted    left by an earlier life, and not wanted by any route yet; kept while the core is holding
 //	refused    imported, but giving no forwarding state: accept.go says why
+//	duplicate  a MAC or IP that moves so often that two hosts must have it; frozen while remotes have no say (duplicate.go)
 //	yielded    given up to a remote VTEP although the row on the local port may still be there
 //
 // # The way of a fact
@@ -24,7 +25,8 @@
 //
 // # Invariants
 //
-// The first two are properties over random facts in property_test.go.
+// The first two are properties over random facts in property_test.go; that all cores of a network agree on every owner once
+// it is quiet, and say no more than four routes for a change of a local row, is played through in simschedule_test.go.
 //
 //   - The same paths, hosts and devices end in the same wanted state, in whatever order they came; the same facts in
 //     the same order give the same outputs.
@@ -38,17 +40,18 @@
 //
 // Requirement ids such as MM-07 are those of docs/spec/evpn.md.
 //
-//	RFC 7432      EVPN: types 2 and 3, flood lists (§11), MAC mobility (§15)
+//	RFC 7432      EVPN: types 2 and 3, flood lists (§11), MAC mobility and duplicates (§15)
 //	RFC 8365      VXLAN: VNI in the label field, encapsulation, derived route targets (§5.1)
 //	RFC 4364      route distinguishers (§4.2) and route targets (§4.3)
 //	RFC 4271      what tells apart the copies of a claim that came by several peers (§9.1.2.2)
 //	RFC 4724      graceful restart of a peer (§4.2) and of ourselves (§4.1)
 //	RFC 1982      comparing sequence numbers that wrap
 //	RFC 6514      the PMSI Tunnel attribute (§5)
+//	RFC 9161      an IP that two hosts have (§3.7)
 //	RFC 9047      flags of IPv6 neighbours
 //
 // # Reading order
 //
 // types.go, route.go, event.go, output.go: the words. core.go: Handle and Flush. rib.go, accept.go: in. choose.go,
-// mobility.go: the decision. advertise.go, forward.go, diff.go: out. testdata/*.script: the same as stories.
+// mobility.go, duplicate.go: the decision. advertise.go, forward.go, diff.go: out. testdata/*.script: the same as stories.
 package evpn

@@ -20,6 +20,8 @@ type macVRF struct {
 	ips   map[netip.Addr]*ipEntry
 	flood map[netip.Addr]*floodEntry
 	sets  map[setKey]*Attrs // attributes of our own routes
+
+	pinned map[MAC][]*ipEntry // IPs that are frozen with a MAC
 }
 
 // derived is what the configuration makes of a VNI.
@@ -48,6 +50,7 @@ type macEntry struct {
 	owner      netip.Addr // the VTEP that has it, here, or the zero Addr: nobody
 	since      int64      // when the present owner became it, Unix time in ns
 	moves      uint32     // changes of owner
+	flaps      *flaps     // nil: it did not move lately
 	place      slot
 }
 
@@ -69,6 +72,7 @@ type ipEntry struct {
 	best   *Path
 	local  *binding
 	out    *announcedIP
+	flaps  *flaps // nil: it did not move lately
 	place  slot
 }
 
@@ -226,6 +230,7 @@ func (c *Core) attachmentDown(vni VNI) {
 		return
 	}
 	c.withdrawAll(v)
+	c.forgetMoves(v)
 	c.changeImports(func() { delete(c.vrfs, vni) })
 	for _, h := range c.held(v, func(holder) bool { return true }) {
 		c.want(h, place{})

@@ -66,21 +66,28 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	}
 	remote := c.bestPath(v, m.routes)
 	m.reason = ""
-	if m.local != nil {
-		c.contest(m, remote)
+	switch {
+	case m.flaps.frozen():
+		m.frozen()
+	case m.local != nil:
+		c.contest(m, remote, now)
 	}
-	if m.isLocal() {
+	if m.isLocal() || m.flaps.frozen() {
 		m.best = nil
 	} else {
 		m.best = remote
 	}
 	c.noteMove(m, now)
 	c.noteContenders(m)
+	c.judge(m, now)
 	c.advertiseMAC(m)
 	if v.inService() {
 		c.want(m, c.placeOf(m))
 	}
 	for _, e := range m.ips {
+		c.dirtyIP(e)
+	}
+	for _, e := range v.pinned[m.mac] {
 		c.dirtyIP(e)
 	}
 	for _, p := range m.routes {
@@ -92,7 +99,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 }
 
 // contest settles a MAC that is local, and perhaps remote as well: RFC 7432 §15.
-func (c *Core) contest(m *macEntry, remote *Path) {
+func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 	h := m.local
 	sighted := h.sighted
 	h.sighted = false
@@ -112,8 +119,25 @@ func (c *Core) contest(m *macEntry, remote *Path) {
 		if !newer(m.seq, remote.Attrs.Seq) {
 			m.seq = remote.Attrs.Seq + 1
 		}
-	case h.yielded || remote.claim().beats(c.ownClaim(m)) != "":
+		if c.outdone(m, remote) {
+			m.seq = c.bestOfCircle(m.vrf, m.routes).Attrs.Seq + 1
+		}
+		if !h.static && m.owner != here { // a static row is not learned
+			c.moved(m, remote.Attrs.NextHop, now)
+		}
+	case h.yielded || c.outdone(m, remote):
 		m.yield("moved to " + remote.Attrs.NextHop.String())
+	}
+}
+
+// frozen lets a duplicate be ours exactly while the bridge has it on a local port: remotes have no say, and neither the
+// bridge's row nor our number changes hands (MM-13). A row that goes is no move, so its announcement goes as well.
+func (m *macEntry) frozen() {
+	if m.flaps.dropped() {
+		m.reason = m.flaps.verdict()
+	}
+	if m.local != nil {
+		m.local.sighted, m.local.yielded = false, false
 	}
 }
 
@@ -203,7 +227,7 @@ func ownerName(owner netip.Addr) string {
 
 // forgetMAC drops an entry that says nothing any more.
 func (c *Core) forgetMAC(m *macEntry) {
-	if m.local == nil && len(m.routes) == 0 && len(m.ips) == 0 && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+	if m.local == nil && len(m.routes) == 0 && len(m.ips) == 0 && m.flaps == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
 		delete(m.vrf.macs, m.mac)
 	}
 }
@@ -229,6 +253,7 @@ func (c *Core) localIP(ev LocalIP, now time.Time) {
 	if e.local != nil && e.local.mac == b.mac && e.local.router == b.router {
 		return
 	}
+	c.ipMoved(e, b, now)
 	c.unbind(e)
 	b.since = now.UnixNano()
 	e.local = &b
@@ -267,13 +292,18 @@ func (c *Core) localIPs(v *macVRF, seen []LocalIP, now time.Time) {
 }
 
 // decideIP works out who has an IP: a local host whose MAC is ours, or else the best remote route.
-func (c *Core) decideIP(e *ipEntry) {
+func (c *Core) decideIP(e *ipEntry, now time.Time) {
 	v := e.vrf
 	if v.at == nil {
 		c.forgetIP(e)
 		return
 	}
-	ours := e.local != nil && v.macs[e.local.mac] != nil && v.macs[e.local.mac].isLocal()
+	c.judgeIP(e, now)
+	ours := false
+	if b := e.binding(); b != nil && v.macs[b.mac] != nil {
+		m := v.macs[b.mac]
+		ours = m.isLocal() && !m.flaps.dropped() && !e.flaps.dropped()
+	}
 	c.advertiseIP(e, ours)
 	e.best = nil
 	if !ours {
@@ -292,19 +322,24 @@ func (c *Core) decideIP(e *ipEntry) {
 // bestIPPath is the best route for an IP, routes for a MAC that is local left aside: their sender has lost it.
 func (c *Core) bestIPPath(e *ipEntry) *Path {
 	candidates := e.routes
-	if slices.ContainsFunc(candidates, e.vrf.lost) {
-		candidates = slices.DeleteFunc(slices.Clone(candidates), e.vrf.lost)
+	if slices.ContainsFunc(candidates, e.lost) {
+		candidates = slices.DeleteFunc(slices.Clone(candidates), e.lost)
 	}
 	return c.bestPath(e.vrf, candidates)
 }
 
-func (v *macVRF) lost(p *Path) bool {
-	m := v.macs[p.Key.MAC]
-	return m != nil && m.isLocal()
+// lost reports that a route for the IP does not count: its MAC is on a local port or frozen, or the IP is frozen with
+// another MAC.
+func (e *ipEntry) lost(p *Path) bool {
+	m := e.vrf.macs[p.Key.MAC]
+	if m != nil && (m.isLocal() || m.flaps.frozen()) {
+		return true
+	}
+	return e.flaps.dropped() || e.flaps.frozen() && p.Key.MAC != e.flaps.kept.mac
 }
 
 func (c *Core) forgetIP(e *ipEntry) {
-	if e.local == nil && len(e.routes) == 0 && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
+	if e.local == nil && len(e.routes) == 0 && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
 		delete(e.vrf.ips, e.ip)
 	}
 }

@@ -99,6 +99,10 @@ const (
 	NoteDrift      // the kernel did not hold what it had acknowledged; repaired
 	NoteReaped     // entries of an earlier life that nobody announced any more were removed
 	NotePeerRoutes // what happened to the routes of a peer that went away
+
+	NoteDuplicateMAC  // a MAC moves so often that two hosts must have it (MM-13); Reason says what is done
+	NoteDuplicateIP   // an IP likewise (PX-12); MAC is the one it stays with
+	NoteDuplicateOver // a MAC or IP counts as a duplicate no more (MM-14)
 )
 
 // Note is one thing that happened and that an operator may look for. The loop logs and counts notes.

@@ -571,7 +571,7 @@ func (c *Core) remembered() map[string]int {
 	left := map[string]int{
 		"peers": len(c.peers), "rib": len(c.rib), "attrs": len(c.attrs), "vteps": len(c.vteps),
 		"problems": len(c.problems), "sent": len(c.sent), "readBack": len(c.readBack),
-		"dirtyMACs": len(c.dirtyMACs), "dirtyIPs": len(c.dirtyIPs),
+		"dirtyMACs": len(c.dirtyMACs), "dirtyIPs": len(c.dirtyIPs), "flapping": len(c.flapping),
 	}
 	for table, q := range c.pending {
 		left[fmt.Sprintf("pending %d", table)] = len(q)
@@ -580,6 +580,7 @@ func (c *Core) remembered() map[string]int {
 		left[fmt.Sprintf("macs %d", vni)] = len(v.macs)
 		left[fmt.Sprintf("ips %d", vni)] = len(v.ips)
 		left[fmt.Sprintf("flood %d", vni)] = len(v.flood)
+		left[fmt.Sprintf("pinned %d", vni)] = len(v.pinned)
 	}
 	return left
 }

@@ -220,6 +220,8 @@ func (s *story) do(w *words) {
 	case "allow":
 		key, _ := w.entry()
 		delete(s.kernel.refuse, key)
+	case "clear":
+		s.clear(w)
 	case "show":
 		s.show(w)
 	default:
@@ -228,6 +230,26 @@ func (s *story) do(w *words) {
 	if left := w.rest(); left != "" {
 		s.fatalf("what is %q?", left)
 	}
+}
+
+// clear is what an operator does about duplicates.
+func (s *story) clear(w *words) {
+	var vni VNI
+	var mac MAC
+	var ip netip.Addr
+	for w.more() {
+		switch word := w.next(); word {
+		case "vni":
+			vni = w.vni()
+		case "mac":
+			mac = w.mac()
+		case "ip":
+			ip = w.addr()
+		default:
+			s.fatalf("unknown word %q", word)
+		}
+	}
+	s.printf("cleared %d", s.core.ClearDuplicates(vni, mac, ip))
 }
 
 func (s *story) handle(ev Event) { s.core.Handle(ev, s.now) }
@@ -351,6 +373,7 @@ func (s *story) route(gone bool, w *words) {
 	var r Route
 	var rts []RT
 	encap, seq, sticky, hasSeq, router := "vxlan", uint32(0), false, false, false
+	immutable := false
 	vni, label := defaultVNI, int64(-1)
 	for w.more() {
 		switch word := w.next(); word {
@@ -375,6 +398,8 @@ func (s *story) route(gone bool, w *words) {
 			sticky = true
 		case "router":
 			router = true
+		case "immutable":
+			immutable = true
 		case "rd":
 			r.Key.RD = w.rd()
 		case "rt":
@@ -450,6 +475,9 @@ func (s *story) route(gone bool, w *words) {
 	if router {
 		ec = AppendNDFlags(ec, NDRouter|NDOverride)
 	}
+	if immutable {
+		ec = AppendNDFlags(ec, NDImmutable)
+	}
 	attrs.SetExtComms(string(ec))
 	if s.attrs[attrs] == nil {
 		s.attrs[attrs] = &attrs
@@ -499,6 +527,8 @@ func (s *story) configure(w *words) {
 		s.cfg.Dialect = RTDialect(w.next())
 	case "reap-after":
 		s.cfg.ReapAfter = w.duration()
+	case "duplicates":
+		s.duplicates(w)
 	case "peers":
 		s.cfg.Peers = nil
 		for w.more() {
@@ -509,6 +539,28 @@ func (s *story) configure(w *words) {
 	}
 	if s.core != nil {
 		s.handle(Configure{Config: s.cfg})
+	}
+}
+
+func (s *story) duplicates(w *words) {
+	p := &s.cfg.Duplicates
+	for w.more() {
+		switch word := w.next(); word {
+		case "moves":
+			p.Moves = int(w.number())
+		case "within":
+			p.Within = w.duration()
+		case "recover-after":
+			p.RecoverAfter = w.duration()
+		case "hold":
+			p.Action = DuplicateHold
+		case "alarm":
+			p.Action = DuplicateAlarm
+		case "drop":
+			p.Action = DuplicateDrop
+		default:
+			s.fatalf("unknown word %q", word)
+		}
 	}
 }
 

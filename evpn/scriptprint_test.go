@@ -12,6 +12,7 @@ var noteNames = map[NoteKind]string{
 	NoteVNIUp: "vni-up", NoteVNIDown: "vni-down", NoteVNIFault: "vni-fault", NoteMACMoved: "mac-moved",
 	NoteStickyMAC: "sticky-mac", NoteRefused: "refused", NoteForeign: "foreign", NoteKernel: "kernel",
 	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes",
+	NoteDuplicateMAC: "duplicate-mac", NoteDuplicateIP: "duplicate-ip", NoteDuplicateOver: "duplicate-over",
 }
 
 // print writes one output in the order notes, routes, kernel, the rest.
@@ -144,7 +145,7 @@ func (s *story) show(w *words) {
 			if n.VTEP.IsValid() {
 				where = "vtep " + n.VTEP.String()
 			}
-			s.printf("ip %s vni %d mac %s %s seq %d%s kernel %s", n.IP, n.VNI, n.MAC, where, n.Seq, flags("announced", n.Announced, "router", n.Router), kernelWords(n.Kernel))
+			s.printf("ip %s vni %d mac %s %s seq %d%s kernel %s%s", n.IP, n.VNI, n.MAC, where, n.Seq, flags("announced", n.Announced, "router", n.Router), kernelWords(n.Kernel), s.duplicateWords(n.Duplicate))
 		}
 	case "vteps":
 		for _, v := range s.core.VTEPs(0) {
@@ -201,7 +202,7 @@ func (s *story) showMACs() {
 			reason = ": " + m.Reason
 		}
 		s.printf("mac %s vni %d %s seq %d%s kernel %s%s", m.MAC, m.VNI, where, m.Seq,
-			flags("sticky", m.Sticky, "static", m.Static, "announced", m.Announced), kernelWords(m.Kernel), reason)
+			flags("sticky", m.Sticky, "static", m.Static, "announced", m.Announced), kernelWords(m.Kernel), s.duplicateWords(m.Duplicate)+reason)
 		for _, c := range m.Candidates {
 			who := "local"
 			if !c.Local {
@@ -214,6 +215,13 @@ func (s *story) showMACs() {
 			s.printf("  candidate %s vtep %s seq %d%s %s", who, c.VTEP, c.Seq, flags("sticky", c.Sticky), lost)
 		}
 	}
+}
+
+func (s *story) duplicateWords(d *Duplicate) string {
+	if d == nil {
+		return ""
+	}
+	return fmt.Sprintf(" duplicate %s moves %d for %s", d.Action, d.Moves, d.Until.Sub(s.now))
 }
 
 func kernelWords(k KernelStatus) string {

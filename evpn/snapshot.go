@@ -31,6 +31,7 @@ type MACView struct {
 	Moves      uint32
 	Reason     string // why the local row is not the owner; "" when it is, or when there is none
 	Kernel     KernelStatus
+	Duplicate  *Duplicate // nil: it is none
 	Candidates []Candidate
 }
 
@@ -63,6 +64,7 @@ type NeighborView struct {
 	Router    bool
 	Announced bool
 	Since     time.Time
+	Duplicate *Duplicate // nil: it is none
 	Kernel    KernelStatus
 	// Candidates are the received routes for the address, and why they lost.
 	Candidates []Candidate
@@ -95,6 +97,9 @@ type VNIView struct {
 	RemoteIPs  int
 	VTEPs      int
 	OwnRoutes  int // announced
+
+	DuplicateMACs int
+	DuplicateIPs  int
 }
 
 // RouteView is one route, received or ours.
@@ -188,7 +193,7 @@ func (c *Core) MACs(vni VNI) []MACView {
 	var out []MACView
 	for _, v := range c.vrfsFor(vni) {
 		for _, m := range v.macsInOrder() {
-			if m.local != nil || m.best != nil || m.place.have.there {
+			if m.local != nil || m.best != nil || m.place.have.there || m.flaps.duplicate() {
 				out = append(out, c.macView(m))
 			}
 		}
@@ -199,7 +204,7 @@ func (c *Core) MACs(vni VNI) []MACView {
 func (c *Core) macView(m *macEntry) MACView {
 	view := MACView{
 		VNI: m.vrf.vni, MAC: m.mac, Local: m.isLocal(), Announced: m.announced, Moves: m.moves, Reason: m.reason,
-		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Candidates: c.candidates(m),
+		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Candidates: c.candidates(m), Duplicate: m.flaps.view(),
 	}
 	for _, e := range m.ips {
 		view.IPs = append(view.IPs, e.ip)
@@ -236,7 +241,7 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 		cand := p.candidate()
 		cand.Best = p == m.best
 		if !cand.Best {
-			cand.Lost = cmp.Or(c.refuse(m.vrf, p), winner.beats(p.claim()), "same claim by another route or peer")
+			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps.verdict(), winner.beats(p.claim()), "same claim by another route or peer")
 		}
 		out = append(out, cand)
 	}
@@ -258,8 +263,8 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 		cand.Best = p == e.best
 		if !cand.Best {
 			switch {
-			case e.vrf.lost(p):
-				cand.Lost = "its MAC is on a local port"
+			case e.lost(p):
+				cand.Lost = cmp.Or(e.flaps.verdict(), "its MAC is on a local port")
 			case e.best != nil:
 				cand.Lost = cmp.Or(c.refuse(e.vrf, p), e.best.claim().beats(p.claim()), "same claim by another route or peer")
 			default:
@@ -283,17 +288,18 @@ func (c *Core) Neighbors(vni VNI) []NeighborView {
 	var out []NeighborView
 	for _, v := range c.vrfsFor(vni) {
 		for _, e := range v.ipsInOrder() {
-			view := NeighborView{VNI: v.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil}
+			view := NeighborView{VNI: v.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil, Duplicate: e.flaps.view()}
 			switch {
 			case e.best != nil:
 				view.MAC, view.VTEP, view.Seq, view.Router = e.best.Key.MAC, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
 				view.Since, view.Sticky = time.Unix(0, e.best.received), e.best.Attrs.Sticky
-			case e.local != nil:
-				view.MAC, view.Local, view.Router, view.Since = e.local.mac, true, e.local.router, time.Unix(0, e.local.since)
+			case e.binding() != nil:
+				b := e.binding()
+				view.MAC, view.Local, view.Router, view.Since = b.mac, true, b.router, time.Unix(0, b.since)
 				if e.out != nil {
 					view.Seq = e.out.seq
 				}
-				if m := v.macs[e.local.mac]; m != nil && m.local != nil {
+				if m := v.macs[b.mac]; m != nil && m.local != nil {
 					view.Port = m.local.port
 				}
 			case e.place.have.there:
@@ -368,6 +374,9 @@ func (c *Core) VNIs() []VNIView {
 			if m.announced {
 				view.OwnRoutes++
 			}
+			if m.flaps.duplicate() {
+				view.DuplicateMACs++
+			}
 			if m.isLocal() {
 				view.LocalMACs++
 			} else if m.best != nil {
@@ -377,6 +386,9 @@ func (c *Core) VNIs() []VNIView {
 		for _, e := range v.ips {
 			if e.out != nil {
 				view.OwnRoutes++
+			}
+			if e.flaps.duplicate() {
+				view.DuplicateIPs++
 			}
 			if e.best != nil {
 				view.RemoteIPs++

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -29,6 +30,8 @@ func worldConfig() Config {
 		ASN: 65000, VTEP: worldVTEPs[1], RouterID: worldVTEPs[1],
 		VNIs:  map[VNI]VNIPolicy{},
 		Peers: worldPeers,
+		// Few enough for a short run to find some, and let go of while it rests.
+		Duplicates: DuplicatePolicy{Moves: 2, Within: time.Minute, RecoverAfter: 3 * time.Minute},
 	}
 }
 

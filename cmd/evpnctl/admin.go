@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/evpn"
 )
 
 func (c *cli) reloadCommand() *cobra.Command {
@@ -73,8 +74,50 @@ func (c *cli) clearCommand() *cobra.Command {
 		},
 	}
 	peer.Flags().BoolVar(&soft, "soft", false, "keep the session, ask for the routes again")
-	group.AddCommand(peer)
+	group.AddCommand(peer, c.clearDuplicateCommand())
 	return group
+}
+
+func (c *cli) clearDuplicateCommand() *cobra.Command {
+	var f filters
+	cmd := &cobra.Command{
+		Use:   "duplicate [MAC|IP]",
+		Short: "Let go of MACs and IPs that two hosts have, and decide them anew",
+		Example: "  evpnctl clear duplicate --vni 100\n  evpnctl clear duplicate 02:00:00:00:00:01\n" +
+			"  evpnctl clear duplicate 172.16.100.1",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &evpnv1.ClearDuplicateRequest{Vni: f.vni}
+			if len(args) > 0 {
+				if mac, err := evpn.ParseMAC(args[0]); err == nil {
+					req.Mac = mac.String()
+				} else if addr, err := netip.ParseAddr(args[0]); err == nil {
+					req.Ip = addr.String()
+				} else {
+					return fmt.Errorf("%q is neither a MAC nor an IP address", args[0])
+				}
+			}
+			var r *evpnv1.ClearDuplicateResponse
+			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+				r, err = evpnv1.NewAdminServiceClient(conn).ClearDuplicate(ctx, req)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if !c.format.forPeople() {
+				raw, err := encode(r)
+				if err != nil {
+					return err
+				}
+				return c.printValue(raw)
+			}
+			return c.print("%d cleared\n", r.Cleared)
+		},
+	}
+	f.addFilters(cmd, "vni")
+	register(cmd, "vni", c.completeVNIs)
+	return cmd
 }
 
 func (c *cli) logLevelCommand() *cobra.Command {

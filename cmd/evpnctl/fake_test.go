@@ -62,6 +62,16 @@ func (admin) ClearPeer(_ context.Context, r *evpnv1.ClearPeerRequest) (*evpnv1.C
 	return nil, status.Errorf(codes.NotFound, "peer %s is not known", r.Address)
 }
 
+func (admin) ClearDuplicate(_ context.Context, r *evpnv1.ClearDuplicateRequest) (*evpnv1.ClearDuplicateResponse, error) {
+	switch {
+	case r.Mac == "" && r.Ip == "" && r.Vni == 0:
+		return &evpnv1.ClearDuplicateResponse{Cleared: 3}, nil
+	case r.Mac == "02:00:00:00:00:04" && r.Vni == 200, r.Ip == "fd00:100::4":
+		return &evpnv1.ClearDuplicateResponse{Cleared: 1}, nil
+	}
+	return nil, status.Error(codes.NotFound, "no such duplicate")
+}
+
 // SetLogLevel lets a script choose how healthy the daemon is: after "debug" the kernel part does not serve.
 func (a admin) SetLogLevel(_ context.Context, r *evpnv1.SetLogLevelRequest) (*evpnv1.SetLogLevelResponse, error) {
 	if r.Level == "debug" {
@@ -172,6 +182,12 @@ func (inspect) ListMACs(r *evpnv1.ListMACsRequest, stream grpc.ServerStreamingSe
 	macs[1].Candidates = []*evpnv1.Candidate{
 		{Chosen: true, Origin: "remote", Vtep: "10.255.0.2", Peer: "10.0.0.254", Rd: "10.255.0.2:100", Sequence: 3},
 		{Origin: "local", Port: "tap1", Sequence: 2, Reason: "lower sequence number"},
+	}
+	if r.Duplicates {
+		macs = []*evpnv1.MAC{{
+			Vni: 100, Mac: "02:00:00:00:00:04", Origin: "local", Port: "tap4", Sequence: 10, Announced: true, Since: ago(time.Minute),
+			Duplicate: &evpnv1.Duplicate{Since: ago(time.Minute), Until: ago(-8 * time.Minute), Moves: 5, Action: "hold"},
+		}}
 	}
 	macs = keep(macs, func(m *evpnv1.MAC) bool {
 		if !r.Candidates {

@@ -25,6 +25,7 @@ type filters struct {
 	peer      string
 	origin    string // local, remote
 	direction string // in, out
+	duplicate bool
 }
 
 // filterFlag is one flag that sets a filter. FRR's word order uses the same words, so the same table reads both.
@@ -63,6 +64,10 @@ var filterFlags = map[string]filterFlag{
 	}},
 	"remote": {usage: "only what is behind other VTEPs", word: true, set: func(f *filters, _ string) error {
 		return setOnce(&f.origin, "remote")
+	}},
+	"duplicate": {usage: "only what two hosts have", word: true, set: func(f *filters, _ string) error {
+		f.duplicate = true
+		return nil
 	}},
 	"in": {usage: "only received routes", word: true, set: func(f *filters, _ string) error {
 		return setOnce(&f.direction, "in")

@@ -18,15 +18,16 @@ func (c *cli) macCommand() *cobra.Command {
 			text("PORT/VTEP", func(m item) string { return at(m.Port, m.Vtep) }),
 			number("SEQ", item.GetSequence),
 			flag("STICKY", item.GetSticky),
-			text("STATE", func(m item) string { return standing(m.Origin, m.Announced, m.Kernel) }),
+			text("STATE", func(m item) string { return standing(m.Origin, m.Announced, m.Duplicate, m.Kernel) }),
 			elapsed("SINCE", item.GetSince).wide(),
 			number("ROUTES", item.GetRoutes).wide(),
 			list("IPS", item.GetIps).wide(),
-			text("REASON", func(m item) string { return m.Kernel.GetReason() }).wide(),
+			text("REASON", func(m item) string { return why(m.Duplicate, m.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters) (macs []item, asOf moment, err error) {
 			stream, err := client.ListMACs(ctx, &evpnv1.ListMACsRequest{
 				Vni: f.vni, Mac: f.mac, Origin: f.origin, Vtep: f.vtep, Candidates: !c.format.forPeople(),
+				Duplicates: f.duplicate,
 			})
 			err = receive(stream, err, func(r *evpnv1.ListMACsResponse) {
 				macs, asOf = append(macs, r.Macs...), r.AsOf
@@ -40,11 +41,12 @@ func (c *cli) macCommand() *cobra.Command {
 		Short: "MAC table: which port or VTEP each MAC is behind",
 		Long: `MAC table: which port or VTEP each MAC is behind.
 
-STATE is "announced" or "unannounced" for a local MAC; for a remote one it says how its kernel entry stands. The
+STATE is "announced" or "unannounced" for a local MAC; for a remote one it says how its kernel entry stands;
+"duplicate" when it moved so often that two hosts must have it (evpnctl clear duplicate). The
 formats for programs add the candidates of each MAC, and why the others lost.`,
 		Example: "  evpnctl show mac 100 --remote\n  evpnctl show mac --mac 02:00:00:00:00:02 -o json\n" +
 			"  evpnctl show evpn mac vni all",
-	}, t, "vni", "mac", "vtep", "local", "remote")
+	}, t, "vni", "mac", "vtep", "local", "remote", "duplicate")
 }
 
 func (c *cli) arpCommand() *cobra.Command {
@@ -56,12 +58,12 @@ func (c *cli) arpCommand() *cobra.Command {
 			text("MAC", item.GetMac),
 			text("ORIGIN", item.GetOrigin),
 			text("PORT/VTEP", func(n item) string { return at(n.Port, n.Vtep) }),
-			text("STATE", func(n item) string { return standing(n.Origin, n.Announced, n.Kernel) }),
+			text("STATE", func(n item) string { return standing(n.Origin, n.Announced, n.Duplicate, n.Kernel) }),
 			elapsed("SINCE", item.GetSince).wide(),
 			number("SEQ", item.GetSequence).wide(),
 			flag("STICKY", item.GetSticky).wide(),
 			flag("ROUTER", item.GetRouter).wide(),
-			text("REASON", func(n item) string { return n.Kernel.GetReason() }).wide(),
+			text("REASON", func(n item) string { return why(n.Duplicate, n.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters) (neighbors []item, asOf moment, err error) {
 			stream, err := client.ListNeighbors(ctx, &evpnv1.ListNeighborsRequest{

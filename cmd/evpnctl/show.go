@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -161,9 +162,19 @@ func at(port, vtep string) string {
 	return port
 }
 
+// why says why an entry stands as it does.
+func why(duplicate *evpnv1.Duplicate, kernel *evpnv1.KernelEntry) string {
+	if duplicate != nil {
+		return fmt.Sprintf("%d moves: %s until %s", duplicate.Moves, duplicate.Action, duplicate.Until.AsTime().Format(time.RFC3339))
+	}
+	return kernel.GetReason()
+}
+
 // standing says in one word how far a local entry has come in BGP, a remote one in the kernel.
-func standing(origin string, announced bool, kernel *evpnv1.KernelEntry) string {
+func standing(origin string, announced bool, duplicate *evpnv1.Duplicate, kernel *evpnv1.KernelEntry) string {
 	switch {
+	case duplicate != nil:
+		return "duplicate"
 	case origin != "local":
 		return kernel.GetState()
 	case announced:

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/evpn"
 )
 
 // admin implements AdminService.
@@ -53,6 +54,31 @@ func (a *admin) ClearPeer(_ context.Context, req *evpnv1.ClearPeerRequest) (*evp
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &evpnv1.ClearPeerResponse{}, nil
+}
+
+func (a *admin) ClearDuplicate(ctx context.Context, req *evpnv1.ClearDuplicateRequest) (*evpnv1.ClearDuplicateResponse, error) {
+	mac, hasMAC, err := parseMAC(req.Mac)
+	if err != nil {
+		return nil, err
+	}
+	ip, err := parseAddr("ip", req.Ip)
+	if err != nil {
+		return nil, err
+	}
+	if hasMAC && ip.IsValid() {
+		return nil, status.Error(codes.InvalidArgument, "mac and ip: want one of them")
+	}
+	var n int
+	if err := a.d.onOwner(ctx, func(c *evpn.Core) { n = c.ClearDuplicates(evpn.VNI(req.Vni), mac, ip) }); err != nil {
+		if errors.Is(err, errStopped) {
+			return nil, status.Error(codes.Unavailable, err.Error())
+		}
+		return nil, status.FromContextError(err).Err()
+	}
+	if n == 0 && (hasMAC || ip.IsValid()) {
+		return nil, status.Error(codes.NotFound, "no such duplicate")
+	}
+	return &evpnv1.ClearDuplicateResponse{Cleared: uint32(n)}, nil
 }
 
 func (a *admin) SetLogLevel(_ context.Context, req *evpnv1.SetLogLevelRequest) (*evpnv1.SetLogLevelResponse, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,6 +229,60 @@ func TestReloadWhileFactsFlow(t *testing.T) {
 	}
 	if held != min(n, macs) {
 		t.Errorf("kernel has %d MACs of %d", held, min(n, macs))
+	}
+}
+
+// TestClearDuplicate: a MAC and an IP that two hosts have are shown, logged and counted, until an operator clears them.
+func TestClearDuplicate(t *testing.T) {
+	c := newClient(t, "duplicates: {moves: 2}\n", nil)
+	c.report(attached(100), hasMAC(100, macB), hasIP(100, ipA, macA), peerUp(peer1))
+	c.report(hasIP(100, ipA, macB))
+	c.report(hasIP(100, ipA, macA))
+	seq := func(n uint32) evpn.Event {
+		u := macRoute(peer1, 100, vtep2, macA, netip.Addr{}).(*evpn.Update)
+		u.Attrs.SetExtComms(string(evpn.AppendMobility([]byte(u.Attrs.ExtComms), n, false)))
+		return u
+	}
+	for n := range uint32(2) {
+		c.report(seq(2 * n))
+		c.report(evpn.LocalMAC{VNI: 100, MAC: macA, Gone: true})
+		c.report(hasMAC(100, macA))
+	}
+	macs, err := c.call(&evpnv1.ListMACsRequest{Duplicates: true})
+	if got := names(macs); err != nil || !slices.Equal(got, []string{"100 " + macA.String()}) {
+		t.Fatalf("duplicates: %v, %v", got, err)
+	}
+	d := macs[0].(*evpnv1.ListMACsResponse).Macs[0].Duplicate
+	if d.GetMoves() != 2 || d.GetAction() != "hold" || d.GetUntil().AsTime().Sub(d.GetSince().AsTime()) != 9*time.Minute {
+		t.Errorf("duplicate: %v", d)
+	}
+	if len(c.logged("mac of two hosts")) != 1 || len(c.logged("ip of two hosts")) != 1 {
+		t.Errorf("logged %v", c.log.AllEntries())
+	}
+	if _, text := c.get("/metrics"); !strings.Contains(text, `evpn_duplicate_macs{vni="100"} 1`) || !strings.Contains(text, `evpn_duplicate_ips{vni="100"} 1`) {
+		t.Errorf("metrics: %s", text)
+	}
+	for _, row := range []struct {
+		req  *evpnv1.ClearDuplicateRequest
+		code codes.Code
+		n    uint32
+	}{
+		{&evpnv1.ClearDuplicateRequest{Mac: "tap1"}, codes.InvalidArgument, 0},
+		{&evpnv1.ClearDuplicateRequest{Ip: "tap1"}, codes.InvalidArgument, 0},
+		{&evpnv1.ClearDuplicateRequest{Mac: macA.String(), Ip: ipA.String()}, codes.InvalidArgument, 0},
+		{&evpnv1.ClearDuplicateRequest{Mac: macB.String()}, codes.NotFound, 0},
+		{&evpnv1.ClearDuplicateRequest{Vni: 200}, codes.OK, 0},
+		{&evpnv1.ClearDuplicateRequest{Vni: 100, Mac: macA.String()}, codes.OK, 1},
+		{&evpnv1.ClearDuplicateRequest{Mac: macA.String()}, codes.NotFound, 0},
+		{&evpnv1.ClearDuplicateRequest{}, codes.OK, 1},
+	} {
+		r, err := c.admin.ClearDuplicate(c.ctx, row.req)
+		if status.Code(err) != row.code || r.GetCleared() != row.n {
+			t.Errorf("%v: %v, %v; want %d, %s", row.req, r, err, row.n, row.code)
+		}
+	}
+	if macs, _ := c.call(&evpnv1.ListMACsRequest{Duplicates: true}); len(names(macs)) != 0 {
+		t.Errorf("still duplicates: %v", macs)
 	}
 }
 

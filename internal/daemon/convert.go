@@ -129,7 +129,7 @@ func protoMAC(v evpn.MACView, withCandidates bool) *evpnv1.MAC {
 	p := &evpnv1.MAC{
 		Vni: uint32(v.VNI), Mac: v.MAC.String(), Origin: originOf(isLocal(v)), Vtep: text(v.VTEP), Port: printable(v.Port),
 		Sequence: v.Seq, Sticky: v.Sticky, Announced: v.Announced, Since: timestamp(v.Since),
-		Static: v.Static, Moves: v.Moves, Reason: v.Reason,
+		Static: v.Static, Moves: v.Moves, Reason: v.Reason, Duplicate: protoDuplicate(v.Duplicate),
 	}
 	for _, c := range v.Candidates {
 		if !c.Local {
@@ -150,6 +150,7 @@ func protoNeighbor(v evpn.NeighborView, withCandidates bool) *evpnv1.Neighbor {
 	p := &evpnv1.Neighbor{
 		Vni: uint32(v.VNI), Ip: text(v.IP), Mac: v.MAC.String(), Origin: originOf(v.Local), Vtep: text(v.VTEP), Port: printable(v.Port),
 		Sequence: v.Seq, Sticky: v.Sticky, Router: v.Router, Announced: v.Announced, Since: timestamp(v.Since),
+		Duplicate: protoDuplicate(v.Duplicate),
 	}
 	if !v.Local {
 		p.Kernel = protoKernel(v.Kernel)
@@ -158,6 +159,13 @@ func protoNeighbor(v evpn.NeighborView, withCandidates bool) *evpnv1.Neighbor {
 		p.Candidates = protoCandidates(v.Candidates)
 	}
 	return p
+}
+
+func protoDuplicate(d *evpn.Duplicate) *evpnv1.Duplicate {
+	if d == nil {
+		return nil
+	}
+	return &evpnv1.Duplicate{Since: timestamp(d.Since), Until: timestamp(d.Until), Moves: uint32(d.Moves), Action: d.Action.String()}
 }
 
 // protoCandidates puts the chosen one first.

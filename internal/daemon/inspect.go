@@ -183,7 +183,7 @@ func (s *inspect) ListMACs(req *evpnv1.ListMACsRequest, out evpnv1.InspectServic
 	}
 	var macs []*evpnv1.MAC
 	for _, v := range views {
-		if want.matches(v.MAC, netip.Addr{}, v.VTEP, isLocal(v)) {
+		if want.matches(v.MAC, netip.Addr{}, v.VTEP, isLocal(v)) && (v.Duplicate != nil || !req.Duplicates) {
 			macs = append(macs, protoMAC(v, req.Candidates))
 		}
 	}

@@ -420,7 +420,7 @@ func TestAskPanics(t *testing.T) {
 
 // TestNoteStyles: every kind of note has its words, and one that is new to us does no harm.
 func TestNoteStyles(t *testing.T) {
-	for kind := evpn.NoteVNIUp; kind <= evpn.NotePeerRoutes; kind++ {
+	for kind := evpn.NoteVNIUp; kind <= evpn.NoteDuplicateOver; kind++ {
 		if _, ok := noteStyles[kind]; !ok {
 			t.Errorf("note %d has no style", kind)
 		}

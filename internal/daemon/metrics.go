@@ -56,6 +56,8 @@ var (
 	metricInfo      = gauge("evpn_vni_info", "VNIs served.", "vni", "vxlan", "bridge", "vlan", "vtep")
 	metricMACs      = gauge("evpn_macs", "MACs by VNI and origin.", "vni", "origin")
 	metricNeighbors = gauge("evpn_neighbors", "Host addresses by VNI and origin.", "vni", "origin")
+	metricDupMACs   = gauge("evpn_duplicate_macs", "MACs that two hosts have, by VNI.", "vni")
+	metricDupIPs    = gauge("evpn_duplicate_ips", "Host addresses that two hosts have, by VNI.", "vni")
 	metricVTEPs     = gauge("evpn_vteps", "Remote VTEPs in the flood list by VNI.", "vni")
 	metricPending   = gauge("evpn_kernel_pending", "Kernel entries not acknowledged yet.")
 	metricBlocked   = gauge("evpn_kernel_blocked", "Kernel entries refused, or behind an entry that is not ours.")
@@ -70,7 +72,7 @@ var (
 	metricReload    = gauge("evpnd_config_last_reload_successful", "Whether the configuration in force is the last one read.")
 
 	allMetrics = []metric{
-		metricInfo, metricMACs, metricNeighbors, metricVTEPs, metricPending, metricBlocked, metricRoutes, metricPeers, metricOps,
+		metricInfo, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricVTEPs, metricPending, metricBlocked, metricRoutes, metricPeers, metricOps,
 		metricRepaired, metricMoves, metricOverruns, metricResyncs, metricBuild, metricReload,
 	}
 )
@@ -106,6 +108,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		s.send(metricMACs, v.RemoteMACs, vni, "remote")
 		s.send(metricNeighbors, v.LocalIPs, vni, "local")
 		s.send(metricNeighbors, v.RemoteIPs, vni, "remote")
+		s.send(metricDupMACs, v.DuplicateMACs, vni)
+		s.send(metricDupIPs, v.DuplicateIPs, vni)
 		s.send(metricVTEPs, v.VTEPs, vni)
 	}
 	s.send(metricPending, underWay(t))

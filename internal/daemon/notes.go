@@ -23,17 +23,20 @@ type noteStyle struct {
 }
 
 var noteStyles = map[evpn.NoteKind]noteStyle{
-	evpn.NoteVNIUp:      {logrus.InfoLevel, "vni up", false},
-	evpn.NoteVNIDown:    {logrus.InfoLevel, "vni down", false},
-	evpn.NoteVNIFault:   {logrus.WarnLevel, "device fault", false},
-	evpn.NoteMACMoved:   {logrus.DebugLevel, "mac moved", false},
-	evpn.NoteStickyMAC:  {logrus.WarnLevel, "mac that is sticky elsewhere seen here", true},
-	evpn.NoteRefused:    {logrus.WarnLevel, "route refused", true},
-	evpn.NoteForeign:    {logrus.WarnLevel, "kernel entry of someone else in the way", true},
-	evpn.NoteKernel:     {logrus.WarnLevel, "kernel refused a write, will retry", true},
-	evpn.NoteDrift:      {logrus.WarnLevel, "kernel differed from what was wanted, repaired", true},
-	evpn.NoteReaped:     {logrus.InfoLevel, "entries of an earlier life removed", false},
-	evpn.NotePeerRoutes: {logrus.InfoLevel, "routes of a peer changed with its session", false},
+	evpn.NoteVNIUp:         {logrus.InfoLevel, "vni up", false},
+	evpn.NoteVNIDown:       {logrus.InfoLevel, "vni down", false},
+	evpn.NoteVNIFault:      {logrus.WarnLevel, "device fault", false},
+	evpn.NoteMACMoved:      {logrus.DebugLevel, "mac moved", false},
+	evpn.NoteStickyMAC:     {logrus.WarnLevel, "mac that is sticky elsewhere seen here", true},
+	evpn.NoteDuplicateMAC:  {logrus.WarnLevel, "mac of two hosts", true},
+	evpn.NoteDuplicateIP:   {logrus.WarnLevel, "ip of two hosts", true},
+	evpn.NoteDuplicateOver: {logrus.InfoLevel, "duplicate let go", true},
+	evpn.NoteRefused:       {logrus.WarnLevel, "route refused", true},
+	evpn.NoteForeign:       {logrus.WarnLevel, "kernel entry of someone else in the way", true},
+	evpn.NoteKernel:        {logrus.WarnLevel, "kernel refused a write, will retry", true},
+	evpn.NoteDrift:         {logrus.WarnLevel, "kernel differed from what was wanted, repaired", true},
+	evpn.NoteReaped:        {logrus.InfoLevel, "entries of an earlier life removed", false},
+	evpn.NotePeerRoutes:    {logrus.InfoLevel, "routes of a peer changed with its session", false},
 }
 
 // styleOf never fails: a kind that is new here is logged all the same.

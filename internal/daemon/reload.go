@@ -149,6 +149,7 @@ func differences(a, b *config.Config) []string {
 		{"dynamic-peers", reflect.DeepEqual(a.DynamicPeers, b.DynamicPeers)},
 		{"route-targets", a.RT == b.RT},
 		{"auto-vnis", a.AutoVNIs == b.AutoVNIs},
+		{"duplicates", a.Duplicates == b.Duplicates},
 		{"manage-devices", a.ManageDevices == b.ManageDevices},
 		{"log level", a.Log.Level == b.Log.Level},
 	} {

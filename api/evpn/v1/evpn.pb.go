@@ -1415,6 +1415,7 @@ type ListMACsRequest struct {
 	Origin        string                 `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`          // local, remote; "": both
 	Vtep          string                 `protobuf:"bytes,4,opt,name=vtep,proto3" json:"vtep,omitempty"`              // "": all; only remote MACs have one
 	Candidates    bool                   `protobuf:"varint,5,opt,name=candidates,proto3" json:"candidates,omitempty"` // fill in MAC.candidates
+	Duplicates    bool                   `protobuf:"varint,6,opt,name=duplicates,proto3" json:"duplicates,omitempty"` // only MACs that two hosts have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1480,6 +1481,13 @@ func (x *ListMACsRequest) GetVtep() string {
 func (x *ListMACsRequest) GetCandidates() bool {
 	if x != nil {
 		return x.Candidates
+	}
+	return false
+}
+
+func (x *ListMACsRequest) GetDuplicates() bool {
+	if x != nil {
+		return x.Duplicates
 	}
 	return false
 }
@@ -1555,6 +1563,7 @@ type MAC struct {
 	Static        bool                   `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`        // local: the row was put there by hand or by an orchestrator, not learned
 	Moves         uint32                 `protobuf:"varint,15,opt,name=moves,proto3" json:"moves,omitempty"`          // changes of owner since it is known here
 	Reason        string                 `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`         // why a row on a local port does not own the MAC; "" when it does, or when there is none
+	Duplicate     *Duplicate             `protobuf:"bytes,20,opt,name=duplicate,proto3" json:"duplicate,omitempty"`   // two hosts have it; unset: they do not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1701,6 +1710,82 @@ func (x *MAC) GetReason() string {
 	return ""
 }
 
+func (x *MAC) GetDuplicate() *Duplicate {
+	if x != nil {
+		return x.Duplicate
+	}
+	return nil
+}
+
+// Duplicate says that a MAC or IP moved so often that two hosts must have it.
+type Duplicate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`   // when it is decided anew
+	Moves         uint32                 `protobuf:"varint,3,opt,name=moves,proto3" json:"moves,omitempty"`  // that made it one
+	Action        string                 `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"` // alarm: none; hold: it stays where it is; drop: and is announced no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Duplicate) Reset() {
+	*x = Duplicate{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Duplicate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Duplicate) ProtoMessage() {}
+
+func (x *Duplicate) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Duplicate.ProtoReflect.Descriptor instead.
+func (*Duplicate) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Duplicate) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Duplicate) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Duplicate) GetMoves() uint32 {
+	if x != nil {
+		return x.Moves
+	}
+	return 0
+}
+
+func (x *Duplicate) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
 type ListNeighborsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`               // 0: all
@@ -1715,7 +1800,7 @@ type ListNeighborsRequest struct {
 
 func (x *ListNeighborsRequest) Reset() {
 	*x = ListNeighborsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1812,7 @@ func (x *ListNeighborsRequest) String() string {
 func (*ListNeighborsRequest) ProtoMessage() {}
 
 func (x *ListNeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1825,7 @@ func (x *ListNeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighborsRequest.ProtoReflect.Descriptor instead.
 func (*ListNeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{19}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListNeighborsRequest) GetVni() uint32 {
@@ -1795,7 +1880,7 @@ type ListNeighborsResponse struct {
 
 func (x *ListNeighborsResponse) Reset() {
 	*x = ListNeighborsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1892,7 @@ func (x *ListNeighborsResponse) String() string {
 func (*ListNeighborsResponse) ProtoMessage() {}
 
 func (x *ListNeighborsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1905,7 @@ func (x *ListNeighborsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighborsResponse.ProtoReflect.Descriptor instead.
 func (*ListNeighborsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{20}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListNeighborsResponse) GetNeighbors() []*Neighbor {
@@ -1853,13 +1938,14 @@ type Neighbor struct {
 	Kernel        *KernelEntry           `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`         // remote: our neighbour entry; unset for local bindings
 	Since         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`           // when this binding was chosen
 	Candidates    []*Candidate           `protobuf:"bytes,13,rep,name=candidates,proto3" json:"candidates,omitempty"` // best first; only on request
+	Duplicate     *Duplicate             `protobuf:"bytes,20,opt,name=duplicate,proto3" json:"duplicate,omitempty"`   // two hosts have it; unset: they do not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1957,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1970,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{21}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Neighbor) GetVni() uint32 {
@@ -1978,6 +2064,13 @@ func (x *Neighbor) GetCandidates() []*Candidate {
 	return nil
 }
 
+func (x *Neighbor) GetDuplicate() *Duplicate {
+	if x != nil {
+		return x.Duplicate
+	}
+	return nil
+}
+
 // KernelEntry says how one wanted kernel entry stands.
 type KernelEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1991,7 +2084,7 @@ type KernelEntry struct {
 
 func (x *KernelEntry) Reset() {
 	*x = KernelEntry{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2096,7 @@ func (x *KernelEntry) String() string {
 func (*KernelEntry) ProtoMessage() {}
 
 func (x *KernelEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2109,7 @@ func (x *KernelEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelEntry.ProtoReflect.Descriptor instead.
 func (*KernelEntry) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{22}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KernelEntry) GetState() string {
@@ -2053,7 +2146,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +2158,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2171,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{23}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Candidate) GetChosen() bool {
@@ -2173,7 +2266,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2278,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2291,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{24}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListRoutesRequest) GetType() uint32 {
@@ -2260,7 +2353,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2365,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2378,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{25}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2346,7 +2439,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2451,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2464,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{26}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Route) GetType() uint32 {
@@ -2632,7 +2725,7 @@ type PMSI struct {
 
 func (x *PMSI) Reset() {
 	*x = PMSI{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2737,7 @@ func (x *PMSI) String() string {
 func (*PMSI) ProtoMessage() {}
 
 func (x *PMSI) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2750,7 @@ func (x *PMSI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PMSI.ProtoReflect.Descriptor instead.
 func (*PMSI) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{27}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PMSI) GetTunnel() string {
@@ -2696,7 +2789,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2801,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2814,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{28}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
 }
 
 type ReloadResponse struct {
@@ -2733,7 +2826,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2838,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2851,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReloadResponse) GetChanges() []string {
@@ -2778,7 +2871,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2883,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2896,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -2828,7 +2921,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +2933,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +2946,111 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
+}
+
+type ClearDuplicateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"` // 0: all
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`  // "": all MACs, and without ip all IPs
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`    // "": all IPs, and without mac all MACs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearDuplicateRequest) Reset() {
+	*x = ClearDuplicateRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearDuplicateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearDuplicateRequest) ProtoMessage() {}
+
+func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
+func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ClearDuplicateRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *ClearDuplicateRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ClearDuplicateRequest) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+type ClearDuplicateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cleared       uint32                 `protobuf:"varint,1,opt,name=cleared,proto3" json:"cleared,omitempty"` // how many there were
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearDuplicateResponse) Reset() {
+	*x = ClearDuplicateResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearDuplicateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearDuplicateResponse) ProtoMessage() {}
+
+func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
+func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ClearDuplicateResponse) GetCleared() uint32 {
+	if x != nil {
+		return x.Cleared
+	}
+	return 0
 }
 
 type SetLogLevelRequest struct {
@@ -2865,7 +3062,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2877,7 +3074,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2890,7 +3087,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -2909,7 +3106,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +3118,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3131,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -3079,7 +3276,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x05peers\x18\a \x03(\tR\x05peers\x12,\n" +
 	"\x06kernel\x18\t \x01(\v2\x14.evpn.v1.KernelEntryR\x06kernel\x120\n" +
 	"\x05since\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x81\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa1\x01\n" +
 	"\x0fListMACsRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x16\n" +
@@ -3087,10 +3284,13 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x04vtep\x18\x04 \x01(\tR\x04vtep\x12\x1e\n" +
 	"\n" +
 	"candidates\x18\x05 \x01(\bR\n" +
-	"candidates\"e\n" +
+	"candidates\x12\x1e\n" +
+	"\n" +
+	"duplicates\x18\x06 \x01(\bR\n" +
+	"duplicates\"e\n" +
 	"\x10ListMACsResponse\x12 \n" +
 	"\x04macs\x18\x01 \x03(\v2\f.evpn.v1.MACR\x04macs\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xbf\x03\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xf1\x03\n" +
 	"\x03MAC\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x16\n" +
@@ -3110,7 +3310,13 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"candidates\x12\x16\n" +
 	"\x06static\x18\x0e \x01(\bR\x06static\x12\x14\n" +
 	"\x05moves\x18\x0f \x01(\rR\x05moves\x12\x16\n" +
-	"\x06reason\x18\x10 \x01(\tR\x06reason\"\x96\x01\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\x120\n" +
+	"\tduplicate\x18\x14 \x01(\v2\x12.evpn.v1.DuplicateR\tduplicate\"\x9d\x01\n" +
+	"\tDuplicate\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
+	"\x05moves\x18\x03 \x01(\rR\x05moves\x12\x16\n" +
+	"\x06action\x18\x04 \x01(\tR\x06action\"\x96\x01\n" +
 	"\x14ListNeighborsRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x10\n" +
@@ -3122,7 +3328,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"candidates\"y\n" +
 	"\x15ListNeighborsResponse\x12/\n" +
 	"\tneighbors\x18\x01 \x03(\v2\x11.evpn.v1.NeighborR\tneighbors\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xfc\x02\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xae\x03\n" +
 	"\bNeighbor\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x10\n" +
@@ -3139,7 +3345,8 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x05since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
 	"\n" +
 	"candidates\x18\r \x03(\v2\x12.evpn.v1.CandidateR\n" +
-	"candidates\";\n" +
+	"candidates\x120\n" +
+	"\tduplicate\x18\x14 \x01(\v2\x12.evpn.v1.DuplicateR\tduplicate\";\n" +
 	"\vKernelEntry\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x97\x02\n" +
@@ -3217,7 +3424,13 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x10ClearPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\bR\x04soft\"\x13\n" +
-	"\x11ClearPeerResponse\"*\n" +
+	"\x11ClearPeerResponse\"K\n" +
+	"\x15ClearDuplicateRequest\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\"2\n" +
+	"\x16ClearDuplicateResponse\x12\x18\n" +
+	"\acleared\x18\x01 \x01(\rR\acleared\"*\n" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
@@ -3230,10 +3443,11 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\bListMACs\x12\x18.evpn.v1.ListMACsRequest\x1a\x19.evpn.v1.ListMACsResponse0\x01\x12P\n" +
 	"\rListNeighbors\x12\x1d.evpn.v1.ListNeighborsRequest\x1a\x1e.evpn.v1.ListNeighborsResponse0\x01\x12G\n" +
 	"\n" +
-	"ListRoutes\x12\x1a.evpn.v1.ListRoutesRequest\x1a\x1b.evpn.v1.ListRoutesResponse0\x012\xd7\x01\n" +
+	"ListRoutes\x12\x1a.evpn.v1.ListRoutesRequest\x1a\x1b.evpn.v1.ListRoutesResponse0\x012\xaa\x02\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
-	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12H\n" +
+	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
+	"\x0eClearDuplicate\x12\x1e.evpn.v1.ClearDuplicateRequest\x1a\x1f.evpn.v1.ClearDuplicateResponse\x12H\n" +
 	"\vSetLogLevel\x12\x1b.evpn.v1.SetLogLevelRequest\x1a\x1c.evpn.v1.SetLogLevelResponseB+Z)github.com/evpnd/evpnd/api/evpn/v1;evpnv1b\x06proto3"
 
 var (
@@ -3248,109 +3462,118 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_evpn_v1_evpn_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),      // 0: evpn.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 1: evpn.v1.GetStatusResponse
-	(*Status)(nil),                // 2: evpn.v1.Status
-	(*Kernel)(nil),                // 3: evpn.v1.Kernel
-	(*Counts)(nil),                // 4: evpn.v1.Counts
-	(*Reload)(nil),                // 5: evpn.v1.Reload
-	(*ListPeersRequest)(nil),      // 6: evpn.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 7: evpn.v1.ListPeersResponse
-	(*Peer)(nil),                  // 8: evpn.v1.Peer
-	(*PeerCounters)(nil),          // 9: evpn.v1.PeerCounters
-	(*ListVNIsRequest)(nil),       // 10: evpn.v1.ListVNIsRequest
-	(*ListVNIsResponse)(nil),      // 11: evpn.v1.ListVNIsResponse
-	(*VNI)(nil),                   // 12: evpn.v1.VNI
-	(*ListVTEPsRequest)(nil),      // 13: evpn.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),     // 14: evpn.v1.ListVTEPsResponse
-	(*VTEP)(nil),                  // 15: evpn.v1.VTEP
-	(*ListMACsRequest)(nil),       // 16: evpn.v1.ListMACsRequest
-	(*ListMACsResponse)(nil),      // 17: evpn.v1.ListMACsResponse
-	(*MAC)(nil),                   // 18: evpn.v1.MAC
-	(*ListNeighborsRequest)(nil),  // 19: evpn.v1.ListNeighborsRequest
-	(*ListNeighborsResponse)(nil), // 20: evpn.v1.ListNeighborsResponse
-	(*Neighbor)(nil),              // 21: evpn.v1.Neighbor
-	(*KernelEntry)(nil),           // 22: evpn.v1.KernelEntry
-	(*Candidate)(nil),             // 23: evpn.v1.Candidate
-	(*ListRoutesRequest)(nil),     // 24: evpn.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 25: evpn.v1.ListRoutesResponse
-	(*Route)(nil),                 // 26: evpn.v1.Route
-	(*PMSI)(nil),                  // 27: evpn.v1.PMSI
-	(*ReloadRequest)(nil),         // 28: evpn.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 29: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),      // 30: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),     // 31: evpn.v1.ClearPeerResponse
-	(*SetLogLevelRequest)(nil),    // 32: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),   // 33: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
+	(*Status)(nil),                 // 2: evpn.v1.Status
+	(*Kernel)(nil),                 // 3: evpn.v1.Kernel
+	(*Counts)(nil),                 // 4: evpn.v1.Counts
+	(*Reload)(nil),                 // 5: evpn.v1.Reload
+	(*ListPeersRequest)(nil),       // 6: evpn.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 7: evpn.v1.ListPeersResponse
+	(*Peer)(nil),                   // 8: evpn.v1.Peer
+	(*PeerCounters)(nil),           // 9: evpn.v1.PeerCounters
+	(*ListVNIsRequest)(nil),        // 10: evpn.v1.ListVNIsRequest
+	(*ListVNIsResponse)(nil),       // 11: evpn.v1.ListVNIsResponse
+	(*VNI)(nil),                    // 12: evpn.v1.VNI
+	(*ListVTEPsRequest)(nil),       // 13: evpn.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),      // 14: evpn.v1.ListVTEPsResponse
+	(*VTEP)(nil),                   // 15: evpn.v1.VTEP
+	(*ListMACsRequest)(nil),        // 16: evpn.v1.ListMACsRequest
+	(*ListMACsResponse)(nil),       // 17: evpn.v1.ListMACsResponse
+	(*MAC)(nil),                    // 18: evpn.v1.MAC
+	(*Duplicate)(nil),              // 19: evpn.v1.Duplicate
+	(*ListNeighborsRequest)(nil),   // 20: evpn.v1.ListNeighborsRequest
+	(*ListNeighborsResponse)(nil),  // 21: evpn.v1.ListNeighborsResponse
+	(*Neighbor)(nil),               // 22: evpn.v1.Neighbor
+	(*KernelEntry)(nil),            // 23: evpn.v1.KernelEntry
+	(*Candidate)(nil),              // 24: evpn.v1.Candidate
+	(*ListRoutesRequest)(nil),      // 25: evpn.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),     // 26: evpn.v1.ListRoutesResponse
+	(*Route)(nil),                  // 27: evpn.v1.Route
+	(*PMSI)(nil),                   // 28: evpn.v1.PMSI
+	(*ReloadRequest)(nil),          // 29: evpn.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 30: evpn.v1.ReloadResponse
+	(*ClearPeerRequest)(nil),       // 31: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 32: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 33: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 34: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 35: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 36: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 38: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	34, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	34, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	35, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	37, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	37, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	38, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
 	3,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
 	4,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	34, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	37, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
 	5,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
-	34, // 8: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	34, // 9: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	37, // 8: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	37, // 9: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
 	8,  // 10: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	34, // 11: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	34, // 12: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	35, // 13: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	35, // 14: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	37, // 11: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	37, // 12: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	38, // 13: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	38, // 14: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	9,  // 15: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
 	12, // 16: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	34, // 17: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	34, // 18: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	37, // 17: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	37, // 18: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
 	15, // 19: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	34, // 20: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
-	22, // 21: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	34, // 22: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	37, // 20: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	23, // 21: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
+	37, // 22: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
 	18, // 23: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	34, // 24: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	22, // 25: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	34, // 26: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	23, // 27: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	21, // 28: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	34, // 29: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	22, // 30: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	34, // 31: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	23, // 32: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	34, // 33: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	26, // 34: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	34, // 35: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 36: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	34, // 37: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	0,  // 38: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	6,  // 39: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	10, // 40: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	13, // 41: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	16, // 42: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	19, // 43: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	24, // 44: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	28, // 45: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	30, // 46: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	32, // 47: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 48: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	7,  // 49: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	11, // 50: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	14, // 51: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	17, // 52: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	20, // 53: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	25, // 54: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	29, // 55: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	31, // 56: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	33, // 57: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	48, // [48:58] is the sub-list for method output_type
-	38, // [38:48] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	37, // 24: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	23, // 25: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	37, // 26: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	24, // 27: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	19, // 28: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	37, // 29: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	37, // 30: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	22, // 31: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	37, // 32: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	23, // 33: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	37, // 34: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	24, // 35: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	19, // 36: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	37, // 37: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	27, // 38: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	37, // 39: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	28, // 40: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	37, // 41: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	0,  // 42: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	6,  // 43: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	10, // 44: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	13, // 45: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	16, // 46: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	20, // 47: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	25, // 48: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	29, // 49: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	31, // 50: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	33, // 51: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	35, // 52: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 53: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	7,  // 54: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	11, // 55: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	14, // 56: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	17, // 57: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	21, // 58: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	26, // 59: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	30, // 60: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	32, // 61: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	34, // 62: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	36, // 63: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	53, // [53:64] is the sub-list for method output_type
+	42, // [42:53] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -3364,7 +3587,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -398,9 +398,10 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	AdminService_Reload_FullMethodName      = "/evpn.v1.AdminService/Reload"
-	AdminService_ClearPeer_FullMethodName   = "/evpn.v1.AdminService/ClearPeer"
-	AdminService_SetLogLevel_FullMethodName = "/evpn.v1.AdminService/SetLogLevel"
+	AdminService_Reload_FullMethodName         = "/evpn.v1.AdminService/Reload"
+	AdminService_ClearPeer_FullMethodName      = "/evpn.v1.AdminService/ClearPeer"
+	AdminService_ClearDuplicate_FullMethodName = "/evpn.v1.AdminService/ClearDuplicate"
+	AdminService_SetLogLevel_FullMethodName    = "/evpn.v1.AdminService/SetLogLevel"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -416,6 +417,9 @@ type AdminServiceClient interface {
 	// ClearPeer resets a BGP session, or asks the peer for its routes again. NOT_FOUND: no such peer.
 	// FAILED_PRECONDITION: a soft clear of a session that is not established, or without the capability.
 	ClearPeer(ctx context.Context, in *ClearPeerRequest, opts ...grpc.CallOption) (*ClearPeerResponse, error)
+	// ClearDuplicate ends the hold of MACs and IPs that two hosts have, and has them decided anew. NOT_FOUND: the MAC or IP
+	// named is no duplicate.
+	ClearDuplicate(ctx context.Context, in *ClearDuplicateRequest, opts ...grpc.CallOption) (*ClearDuplicateResponse, error)
 	// SetLogLevel changes the log level until the next reload or restart. INVALID_ARGUMENT: no such level.
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error)
 }
@@ -448,6 +452,16 @@ func (c *adminServiceClient) ClearPeer(ctx context.Context, in *ClearPeerRequest
 	return out, nil
 }
 
+func (c *adminServiceClient) ClearDuplicate(ctx context.Context, in *ClearDuplicateRequest, opts ...grpc.CallOption) (*ClearDuplicateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClearDuplicateResponse)
+	err := c.cc.Invoke(ctx, AdminService_ClearDuplicate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetLogLevelResponse)
@@ -471,6 +485,9 @@ type AdminServiceServer interface {
 	// ClearPeer resets a BGP session, or asks the peer for its routes again. NOT_FOUND: no such peer.
 	// FAILED_PRECONDITION: a soft clear of a session that is not established, or without the capability.
 	ClearPeer(context.Context, *ClearPeerRequest) (*ClearPeerResponse, error)
+	// ClearDuplicate ends the hold of MACs and IPs that two hosts have, and has them decided anew. NOT_FOUND: the MAC or IP
+	// named is no duplicate.
+	ClearDuplicate(context.Context, *ClearDuplicateRequest) (*ClearDuplicateResponse, error)
 	// SetLogLevel changes the log level until the next reload or restart. INVALID_ARGUMENT: no such level.
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
@@ -488,6 +505,9 @@ func (UnimplementedAdminServiceServer) Reload(context.Context, *ReloadRequest) (
 }
 func (UnimplementedAdminServiceServer) ClearPeer(context.Context, *ClearPeerRequest) (*ClearPeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClearPeer not implemented")
+}
+func (UnimplementedAdminServiceServer) ClearDuplicate(context.Context, *ClearDuplicateRequest) (*ClearDuplicateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ClearDuplicate not implemented")
 }
 func (UnimplementedAdminServiceServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
@@ -549,6 +569,24 @@ func _AdminService_ClearPeer_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ClearDuplicate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClearDuplicateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ClearDuplicate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ClearDuplicate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ClearDuplicate(ctx, req.(*ClearDuplicateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetLogLevelRequest)
 	if err := dec(in); err != nil {
@@ -581,6 +619,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ClearPeer",
 			Handler:    _AdminService_ClearPeer_Handler,
+		},
+		{
+			MethodName: "ClearDuplicate",
+			Handler:    _AdminService_ClearDuplicate_Handler,
 		},
 		{
 			MethodName: "SetLogLevel",
