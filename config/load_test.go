@@ -77,7 +77,7 @@ peers:
 		}},
 		VNIs:     map[evpn.VNI]VNI{},
 		RT:       evpn.RTAuto,
-		AutoVNIs: true,
+		AutoVNIs: true, Snooping: true,
 		StateDir: "/var/lib/evpnd",
 		API:      API{Socket: "/run/evpnd/evpnd.sock"},
 		Log:      Log{Level: "info", Format: "text"},
@@ -121,9 +121,10 @@ dynamic-peers:
 vnis:
   100: {rd: 10.0.0.1:5, import: [65000:100, 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
   200: {off: true, neigh-suppress: false, manage: true}
-  300:
+  300: {snooping: true}
 route-targets: as4
 auto-vnis: false
+snooping: false
 manage-devices: true
 flush-on-exit: true
 state-dir: /srv/evpnd/
@@ -169,9 +170,9 @@ log: {level: debug, format: json}
 				StrictTag: true,
 			},
 			200: {Off: true, NeighSuppress: &no, Manage: &yes},
-			300: {},
+			300: {Snooping: &yes},
 		},
-		RT: evpn.RTAS4, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		RT: evpn.RTAS4, Snooping: false, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
 		API: API{Socket: "/run/x.sock", Group: "evpn", Metrics: "[::1]:9473"},
 		Log: Log{Level: "debug", Format: "json"},
 	}

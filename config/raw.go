@@ -22,6 +22,7 @@ type raw struct {
 	vnis          []*rawVNI
 	routeTargets  field[evpn.RTDialect]
 	autoVNIs      field[bool]
+	snooping      field[bool]
 	manageDevices field[bool]
 	flushOnExit   field[bool]
 	stateDir      field[string]
@@ -41,6 +42,7 @@ func (r *raw) keys() fields {
 		"vnis":           r.addVNIs,
 		"route-targets":  scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
 		"auto-vnis":      scalar(&r.autoVNIs, readBool),
+		"snooping":       scalar(&r.snooping, readBool),
 		"manage-devices": scalar(&r.manageDevices, readBool),
 		"flush-on-exit":  scalar(&r.flushOnExit, readBool),
 		"state-dir":      scalar(&r.stateDir, readAbsolutePath),
@@ -183,6 +185,7 @@ type rawVNI struct {
 	exports       rawList[evpn.RT]
 	strictTag     field[bool]
 	neighSuppress field[bool]
+	snooping      field[bool]
 	manage        field[bool]
 }
 
@@ -194,6 +197,7 @@ func (r *rawVNI) keys() fields {
 		"export":         r.exports.setter(evpn.ParseRT),
 		"strict-tag":     scalar(&r.strictTag, readBool),
 		"neigh-suppress": scalar(&r.neighSuppress, readBool),
+		"snooping":       scalar(&r.snooping, readBool),
 		"manage":         scalar(&r.manage, readBool),
 	}
 }

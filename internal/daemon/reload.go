@@ -149,6 +149,7 @@ func differences(a, b *config.Config) []string {
 		{"dynamic-peers", reflect.DeepEqual(a.DynamicPeers, b.DynamicPeers)},
 		{"route-targets", a.RT == b.RT},
 		{"auto-vnis", a.AutoVNIs == b.AutoVNIs},
+		{"snooping", a.Snooping == b.Snooping},
 		{"manage-devices", a.ManageDevices == b.ManageDevices},
 		{"log level", a.Log.Level == b.Log.Level},
 	} {
