@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"golang.org/x/sys/unix"
 
 	"github.com/evpnd/evpnd/evpn"
@@ -252,6 +253,21 @@ func TestSnoopProbe(t *testing.T) {
 		c.binding(t, ip, evpn.LocalIP{MAC: macA, Port: "p10"})
 	}
 	l.Probe([]evpn.Probe{{VNI: 99, Port: "p10", MAC: macA, IP: hostA}, {VNI: 10, Port: "gone", MAC: macA, IP: hostA}}) // nothing to do, no harm
+}
+
+// TestSnoopForbidden: without CAP_NET_RAW everything else works, and it is said once.
+func TestSnoopForbidden(t *testing.T) {
+	log, hook := logtest.NewNullLogger()
+	s := newSnooper(newTopology(options(), newPending()), newPending(), log)
+	for range 3 {
+		s.refused(&snooped{ifindex: 1}, fmt.Errorf("open packet socket: %w", unix.EPERM))
+	}
+	if st := s.status(); st.Off == "" || st.Ports != 0 {
+		t.Errorf("status %+v", st)
+	}
+	if n := len(hook.AllEntries()); n != 1 {
+		t.Errorf("%d lines logged, want 1", n)
+	}
 }
 
 // TestSnoopFlood: a port that sends without end is left alone, the others are heard, and the excess is counted.
