@@ -31,6 +31,7 @@ func (c *checker) config(r *raw) *Config {
 		VTEPInterface: r.vtepInterface.value,
 		RT:            r.routeTargets.or(evpn.RTAuto),
 		AutoVNIs:      r.autoVNIs.or(true),
+		Snooping:      r.snooping.or(true),
 		ManageDevices: r.manageDevices.or(false),
 		FlushOnExit:   r.flushOnExit.or(false),
 		StateDir:      r.stateDir.or(defaultStateDir),
@@ -152,6 +153,7 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 			Export:        unique(c, "export", r.exports),
 			StrictTag:     r.strictTag.value,
 			NeighSuppress: optional(r.neighSuppress),
+			Snooping:      optional(r.snooping),
 			Manage:        optional(r.manage),
 		}
 		vnis[r.vni.value] = v

@@ -28,6 +28,7 @@ type Config struct {
 	VNIs          map[evpn.VNI]VNI
 	RT            evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
 	AutoVNIs      bool                 // serve every VXLAN device that is a port of a bridge; default true
+	Snooping      bool                 // take the addresses of local hosts from their ARP and ND frames; default true
 	ManageDevices bool                 // set nolearning, port learning off on the devices of served VNIs; default false
 	Duplicates    evpn.DuplicatePolicy // every field filled in
 	FlushOnExit   bool                 // remove our kernel entries on a clean stop; default false
@@ -81,6 +82,7 @@ type VNI struct {
 	Export        []evpn.RT        // nil: by dialect
 	StrictTag     bool             // ET-04; default false
 	NeighSuppress *bool            // set neigh_suppress on the VXLAN port; nil: leave it as it is
+	Snooping      *bool            // nil: Config.Snooping
 	Manage        *bool            // nil: ManageDevices
 }
 

@@ -77,7 +77,7 @@ peers:
 		}},
 		VNIs:     map[evpn.VNI]VNI{},
 		RT:       evpn.RTAuto,
-		AutoVNIs: true,
+		AutoVNIs: true, Snooping: true,
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 5, Within: 180 * time.Second, RecoverAfter: 540 * time.Second, Action: evpn.DuplicateHold,
 		},
@@ -124,9 +124,10 @@ dynamic-peers:
 vnis:
   100: {rd: 10.0.0.1:5, import: [65000:100, 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
   200: {off: true, neigh-suppress: false, manage: true}
-  300:
+  300: {snooping: true}
 route-targets: as4
 auto-vnis: false
+snooping: false
 manage-devices: true
 duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
 flush-on-exit: true
@@ -173,9 +174,9 @@ log: {level: debug, format: json}
 				StrictTag: true,
 			},
 			200: {Off: true, NeighSuppress: &no, Manage: &yes},
-			300: {},
+			300: {Snooping: &yes},
 		},
-		RT: evpn.RTAS4, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		RT: evpn.RTAS4, Snooping: false, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
 		},

@@ -22,6 +22,7 @@ type raw struct {
 	vnis          []*rawVNI
 	routeTargets  field[evpn.RTDialect]
 	autoVNIs      field[bool]
+	snooping      field[bool]
 	manageDevices field[bool]
 	duplicates    rawDuplicates
 	flushOnExit   field[bool]
@@ -42,6 +43,7 @@ func (r *raw) keys() fields {
 		"vnis":           r.addVNIs,
 		"route-targets":  scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
 		"auto-vnis":      scalar(&r.autoVNIs, readBool),
+		"snooping":       scalar(&r.snooping, readBool),
 		"manage-devices": scalar(&r.manageDevices, readBool),
 		"duplicates":     section(r.duplicates.keys()),
 		"flush-on-exit":  scalar(&r.flushOnExit, readBool),
@@ -185,6 +187,7 @@ type rawVNI struct {
 	exports       rawList[evpn.RT]
 	strictTag     field[bool]
 	neighSuppress field[bool]
+	snooping      field[bool]
 	manage        field[bool]
 }
 
@@ -196,6 +199,7 @@ func (r *rawVNI) keys() fields {
 		"export":         r.exports.setter(evpn.ParseRT),
 		"strict-tag":     scalar(&r.strictTag, readBool),
 		"neigh-suppress": scalar(&r.neighSuppress, readBool),
+		"snooping":       scalar(&r.snooping, readBool),
 		"manage":         scalar(&r.manage, readBool),
 	}
 }

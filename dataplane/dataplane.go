@@ -34,6 +34,7 @@ type Dataplane struct {
 	standIns *rowSet
 	pending  *pending
 	counts   counters
+	snooper  *snooper
 
 	links   *vishvananda.Handle
 	manager managerSocket
@@ -65,6 +66,8 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 		opt.ReceiveBuffer = defaultReceiveBuffer
 	}
 	d.topo = newTopology(opt, d.pending)
+	d.snooper = newSnooper(d.topo, d.pending, log)
+	d.topo.portsChanged = d.snooper.changed
 	if err := d.open(opt.ReceiveBuffer); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -131,8 +134,9 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.watcher.run(ctx) }) // reads notifications into pending
-	g.Go(func() error {                              // takes them out of pending
+	g.Go(func() error { return d.watcher.run(ctx) })      // reads notifications into pending
+	g.Go(func() error { d.snooper.run(ctx); return nil }) // reads the frames of hosts into pending
+	g.Go(func() error {                                   // takes them out of pending
 		d.firstReport(ctx, sink)
 		return d.reportLoop(ctx, sink)
 	})

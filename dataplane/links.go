@@ -44,6 +44,8 @@ type topology struct {
 	unserved []string          // devices that could be attachments but are not, and why
 	dirty    bool
 	pending  *pending
+
+	portsChanged func() // told when accessPorts may have changed; must not wait
 }
 
 // retiredLimit bounds the names kept of removed devices.
@@ -52,7 +54,8 @@ const retiredLimit = 1024
 func newTopology(opt Options, p *pending) *topology {
 	return &topology{
 		opt: opt, pending: p,
-		links: map[int]*link{}, retired: map[int]string{},
+		portsChanged: func() {},
+		links:        map[int]*link{}, retired: map[int]string{},
 		byVNI: map[evpn.VNI]*attached{}, byDevice: map[int]*attached{}, byBridge: map[int][]*attached{},
 		wantIPv6: map[evpn.VNI]bool{},
 	}
@@ -82,13 +85,16 @@ func (t *topology) update(m linkMessage) {
 			t.wiped(l.index)
 		}
 	}
+	if old != nil && old.name != l.name { // hosts are behind ports by name
+		t.wiped(l.master)
+	}
 	if old == nil || *old != l {
 		t.links[l.index], t.dirty = &l, true
 	}
 }
 
-// wiped asks for a fresh look at the VNIs of a bridge that went down or up or has another MAC: the kernel throws away all
-// neighbours on it then, also permanent ones.
+// wiped asks for a fresh look at the VNIs of a bridge: when it went down or up or has another MAC the kernel throws away
+// all neighbours on it, also permanent ones.
 func (t *topology) wiped(bridge int) {
 	for _, at := range t.byBridge[bridge] {
 		t.pending.reread(at.VNI)
@@ -170,6 +176,7 @@ func (t *topology) settle() {
 	t.dirty = false
 	old := t.byVNI
 	t.rebuild()
+	defer t.portsChanged()
 	for _, vni := range slices.Sorted(maps.Keys(old)) {
 		was, at := old[vni], t.byVNI[vni]
 		if at == nil {
@@ -250,6 +257,53 @@ func (t *topology) environment(devices map[evpn.VNI][]*link) environment {
 		}
 	}
 	return env
+}
+
+// accessPorts returns the ports whose frames are to be read: those of bridges that are served, but for VXLAN devices. What
+// comes through the overlay is another host's to tell (PX-02).
+func (t *topology) accessPorts() map[int]bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	ports := map[int]bool{}
+	for _, l := range t.links {
+		if l.kind != "vxlan" && len(t.snoopedOn(l.master)) > 0 {
+			ports[l.index] = true
+		}
+	}
+	return ports
+}
+
+// accessPort returns the name of a port, and the attachments that frames coming in there are for.
+func (t *topology) accessPort(ifindex int) (string, []*attached) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	l := t.links[ifindex]
+	if l == nil {
+		return "", nil
+	}
+	return l.name, t.snoopedOn(l.master)
+}
+
+// snoopedOn returns the attachments of a bridge that frames of its hosts are for.
+func (t *topology) snoopedOn(bridge int) []*attached {
+	ats := t.byBridge[bridge]
+	unwanted := func(at *attached) bool { return !at.Usable || !t.opt.snoops(at.VNI) }
+	if slices.ContainsFunc(ats, unwanted) {
+		ats = slices.DeleteFunc(slices.Clone(ats), unwanted)
+	}
+	return ats
+}
+
+// portIndex finds a port of a bridge by name; 0 when there is none.
+func (t *topology) portIndex(bridge int, name string) int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, l := range t.links {
+		if l.master == bridge && l.name == name {
+			return l.index
+		}
+	}
+	return 0
 }
 
 // vni returns the attachment of a VNI, or nil.

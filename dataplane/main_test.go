@@ -257,7 +257,8 @@ type core struct {
 	entries  map[evpn.VNI]map[evpn.EntryKey]evpn.ObservedEntry
 	macs     map[evpn.VNI]map[evpn.MAC]evpn.LocalMAC
 	ips      map[evpn.VNI]map[netip.Addr]evpn.LocalIP
-	observed map[evpn.VNI]int // times
+	observed map[evpn.VNI]int    // times
+	sighted  map[evpn.MAC]string // port
 	tampered map[evpn.EntryKey]bool
 	synced   bool
 	order    []string // kinds of the events of the first report
@@ -269,7 +270,7 @@ func (l *lab) start() *core {
 	c := &core{
 		attached: map[evpn.VNI]evpn.Attachment{}, entries: map[evpn.VNI]map[evpn.EntryKey]evpn.ObservedEntry{},
 		macs: map[evpn.VNI]map[evpn.MAC]evpn.LocalMAC{}, ips: map[evpn.VNI]map[netip.Addr]evpn.LocalIP{},
-		observed: map[evpn.VNI]int{}, tampered: map[evpn.EntryKey]bool{},
+		observed: map[evpn.VNI]int{}, sighted: map[evpn.MAC]string{}, tampered: map[evpn.EntryKey]bool{},
 	}
 	c.cond = sync.NewCond(&c.mu)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -328,6 +329,8 @@ func (c *core) take(events []evpn.Event) {
 			for _, ip := range ev.IPs {
 				c.localIP(ip)
 			}
+		case evpn.Sighted:
+			c.sighted[ev.MAC] = ev.Port
 		case evpn.Tampered:
 			for _, k := range ev.Keys {
 				c.tampered[k] = true

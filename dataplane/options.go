@@ -12,6 +12,7 @@ import (
 type Options struct {
 	VTEP     netip.Addr // our tunnel address; the zero Addr: the devices' local addresses are not judged
 	AutoVNIs bool       // serve every VXLAN device that is a port of a bridge, not only those in VNIs
+	Snoop    bool       // take the addresses of local hosts from their ARP and ND frames
 	Manage   bool       // set nolearning and port learning off on the devices of served VNIs
 	VNIs     map[evpn.VNI]VNIOptions
 
@@ -22,15 +23,16 @@ type Options struct {
 // VNIOptions are the options of one VNI; the zero value follows Options.
 type VNIOptions struct {
 	Off           bool  // do not serve it
+	Snoop         *bool // nil: Options.Snoop
 	Manage        *bool // nil: Options.Manage
 	NeighSuppress *bool // set neigh_suppress of the VXLAN port; nil: leave it
 }
 
 // OptionsFrom picks the dataplane's part of a configuration. The VTEP address must be resolved already.
 func OptionsFrom(c *config.Config) Options {
-	o := Options{VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Manage: c.ManageDevices, VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs))}
+	o := Options{VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, Manage: c.ManageDevices, VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs))}
 	for vni, v := range c.VNIs {
-		o.VNIs[vni] = VNIOptions{Off: v.Off, Manage: v.Manage, NeighSuppress: v.NeighSuppress}
+		o.VNIs[vni] = VNIOptions{Off: v.Off, Snoop: v.Snooping, Manage: v.Manage, NeighSuppress: v.NeighSuppress}
 	}
 	return o
 }
@@ -39,6 +41,14 @@ func OptionsFrom(c *config.Config) Options {
 func (o Options) serves(vni evpn.VNI) bool {
 	v, named := o.VNIs[vni]
 	return !v.Off && (named || o.AutoVNIs)
+}
+
+// snoops reports whether frames of the hosts of a VNI are to be read.
+func (o Options) snoops(vni evpn.VNI) bool {
+	if v := o.VNIs[vni]; v.Snoop != nil {
+		return *v.Snoop
+	}
+	return o.Snoop
 }
 
 // policy is what may be changed on the devices of one VNI.

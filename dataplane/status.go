@@ -16,6 +16,7 @@ type Status struct {
 	Resyncs     uint64 // times that everything was read back because of it
 	Tampered    uint64 // entries of ours that others were seen to change or remove
 	Malformed   uint64 // notifications that could not be read
+	Snoop       SnoopStatus
 	Attachments []evpn.Attachment
 	Unserved    []string // devices that could be attachments but are not, and why, in plain words
 }
@@ -61,6 +62,7 @@ func (d *Dataplane) Status() Status {
 		Resyncs:   d.counts.resyncs.Load(),
 		Tampered:  d.counts.tampered.Load(),
 		Malformed: d.counts.malformed.Load(),
+		Snoop:     d.snooper.status(),
 	}
 	for table := evpn.TableVTEP; table <= evpn.TableNeighbor; table++ {
 		t := &d.counts.tables[table]

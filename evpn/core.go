@@ -57,6 +57,9 @@ type Core struct {
 	flapping  map[flapper]bool // what moved lately, or is a duplicate
 	nextSweep time.Time        // when to look at these; zero: there are none
 
+	awaiting []awaited // hosts that frames told of before the bridge did, oldest first
+	ageing   []aged    // bindings from frames, in the order in which they are looked at again
+
 	synced   bool // the adapter has reported all there was
 	holding  bool // entries of an earlier life are kept although nobody wants them yet
 	released bool // ReleaseEoR went out
@@ -64,6 +67,7 @@ type Core struct {
 
 	routes    []RouteOp
 	notes     []Note
+	probes    []Probe
 	rdChanged bool
 }
 
@@ -111,6 +115,8 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.localMAC(ev, now)
 	case LocalIP:
 		c.localIP(ev, now)
+	case Sighted:
+		c.sightedMAC(ev)
 	case Observed:
 		c.observed(ev, now)
 	case Applied:
@@ -130,6 +136,8 @@ func (c *Core) Handle(ev Event, now time.Time) {
 func (c *Core) Flush(now time.Time) Output {
 	c.expire(now)
 	c.recoverDuplicates(now)
+	c.expireAwaited(now)
+	c.ageBindings(now)
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
@@ -137,11 +145,12 @@ func (c *Core) Flush(now time.Time) Output {
 	out := Output{
 		Routes: c.routes,
 		Notes:  c.notes,
+		Probes: c.probes,
 	}
 	if !c.quiet(now) {
 		out.Kernel = c.nextBatch()
 	}
-	c.routes, c.notes = nil, nil
+	c.routes, c.notes, c.probes = nil, nil, nil
 	if c.rdChanged {
 		out.RDNumbers, c.rdChanged = maps.Clone(c.rdNumbers), false
 	}
@@ -276,6 +285,12 @@ func (c *Core) wake(now time.Time) time.Time {
 	soonest(c.nextSweep)
 	for _, p := range c.peers {
 		soonest(p.retainUntil)
+	}
+	if len(c.awaiting) > 0 {
+		soonest(c.awaiting[0].until)
+	}
+	if len(c.ageing) > 0 {
+		soonest(c.ageing[0].due)
 	}
 	return next
 }

@@ -13,15 +13,17 @@
 //	adopted    left by an earlier life, and not wanted by any route yet; kept while the core is holding
 //	refused    imported, but giving no forwarding state: accept.go says why
 //	duplicate  a MAC or IP that moves so often that two hosts must have it; frozen while remotes have no say (duplicate.go)
+//	witness    who knows an IP of a local host: the kernel's neighbour table, or a frame of the host
+//	framed     known from a frame
 //	yielded    given up to a remote VTEP although the row on the local port may still be there
 //
 // # The way of a fact
 //
 // Handle stores it and marks what it touches: rib.go for peers and their paths, accept.go for the MAC-VRFs that import
-// a path, macvrf.go for devices and configuration, mobility.go for local hosts, diff.go for the kernel. Flush decides
-// what is marked (mobility.go, with choose.go), says it to peers (advertise.go), wants it of the kernel (forward.go)
-// and hands out what is not there yet, in batches of which two are under way at most. What became of a batch comes
-// back as a fact. snapshot.go copies out, for those who look.
+// a path, macvrf.go for devices and configuration, mobility.go, binding.go and frame.go for local hosts, diff.go for
+// the kernel. Flush decides what is marked (mobility.go, with choose.go), says it to peers (advertise.go), wants it of
+// the kernel (forward.go) and hands out what is not there yet, in batches of which two are under way at most. What
+// became of a batch comes back as a fact. snapshot.go copies out, for those who look.
 //
 // # Invariants
 //
@@ -33,7 +35,9 @@
 //   - Once all is quiet the kernel holds what is wanted, whatever was refused, lost or changed by others meanwhile, and
 //     entries that are not ours were never overwritten or removed.
 //   - A VTEP is written before the MACs behind it and removed after them.
-//   - What is withdrawn is forgotten: nothing here outlives the facts it came from, except the numbers of RDs.
+//   - What is withdrawn is forgotten: nothing here outlives the facts it came from, except the numbers of RDs. (The
+//     place of a binding from a frame in the queue of probes outlives it by probeAfter.)
+//   - Frames are written by hosts: what they make us remember is bounded, and only the bridge says where a MAC is.
 //   - Facts may say anything. What makes no sense is refused and noted; nothing panics.
 //
 // # Where the rules come from

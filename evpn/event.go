@@ -67,19 +67,39 @@ type LocalMAC struct {
 	Gone   bool
 }
 
-// LocalIP says that a witness knows the binding of an IP to a MAC on this host's side, or no longer knows it (Gone).
+// Witness is who knows the binding of an IP to a MAC (A7).
+type Witness uint8
+
+// Witnesses. A binding lives while one of them stands by it; where they differ, the last word counts.
+const (
+	WitnessNeighbor Witness = iota // the kernel's neighbour table
+	WitnessFrame                   // a frame that the host sent
+)
+
+// LocalIP says that a witness knows the binding of an IP to a MAC on this host's side, or no longer knows it (Gone). A
+// witness has one word on each IP: a new one replaces the old.
 type LocalIP struct {
 	VNI    VNI
 	IP     netip.Addr
 	MAC    MAC
-	Router bool // the host is an IPv6 router (RFC 9047)
+	Source Witness
+	Port   string // WitnessFrame: where the frame came in
+	Router bool   // the host is an IPv6 router (RFC 9047)
 	Gone   bool
+}
+
+// Sighted says that a host sent a frame which tells of no binding. LocalIP from a frame implies it.
+type Sighted struct {
+	VNI  VNI
+	MAC  MAC
+	Port string
 }
 
 // Observed is what the kernel held for VNI when every batch up to AsOf had been written and no later one: our
 // entries, foreign ones in places we may want, and local hosts. It replaces what was thought. Entries of later
 // batches are not judged by it. MACs and IPs are complete and replace what was known of local hosts when they are not
-// nil; only the reader of notifications can say that, since it alone knows the order of a dump and of what changed.
+// nil; only the reader of notifications can say that, since it alone knows the order of a dump and of what changed. IPs
+// is the word of the neighbour table only.
 type Observed struct {
 	VNI     VNI // 0: the table of VTEPs, which all VNIs share
 	AsOf    uint64
@@ -130,6 +150,7 @@ func (AttachmentUp) event()   {}
 func (AttachmentDown) event() {}
 func (LocalMAC) event()       {}
 func (LocalIP) event()        {}
+func (Sighted) event()        {}
 func (Observed) event()       {}
 func (Applied) event()        {}
 func (ReadBackDone) event()   {}

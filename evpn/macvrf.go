@@ -22,6 +22,7 @@ type macVRF struct {
 	sets  map[setKey]*Attrs // attributes of our own routes
 
 	pinned map[MAC][]*ipEntry // IPs that are frozen with a MAC
+	framed int                // bindings that frames told of
 }
 
 // derived is what the configuration makes of a VNI.
@@ -47,6 +48,7 @@ type macEntry struct {
 	seq        uint32     // our sequence number; kept while the entry lives (MM-17)
 	announcedS uint32     // the number in our announced route
 	ips        []*ipEntry // local bindings of this MAC
+	heard      []LocalIP  // from frames, until the bridge says that the MAC is there
 	owner      netip.Addr // the VTEP that has it, here, or the zero Addr: nobody
 	since      int64      // when the present owner became it, Unix time in ns
 	moves      uint32     // changes of owner
@@ -73,14 +75,8 @@ type ipEntry struct {
 	local  *binding
 	out    *announcedIP
 	flaps  *flaps // nil: it did not move lately
+	ageing bool   // in Core.ageing
 	place  slot
-}
-
-// binding is an IP of a local host.
-type binding struct {
-	mac    MAC
-	router bool
-	since  int64 // Unix time in ns
 }
 
 // announcedIP is our MAC/IP route as it went out.

@@ -7,19 +7,31 @@ import (
 )
 
 // localMAC takes in a sighting of a MAC on a local port, or the end of one.
-func (c *Core) localMAC(ev LocalMAC, _ time.Time) {
+func (c *Core) localMAC(ev LocalMAC, now time.Time) {
 	v := c.vrfs[ev.VNI]
-	if v == nil || v.at == nil || ev.MAC.IsGroup() || ev.MAC.IsZero() || ev.MAC == v.at.BridgeMAC {
+	if v == nil || v.at == nil || !v.canBeHost(ev.MAC) {
 		return
 	}
 	if ev.Gone {
 		if m := v.macs[ev.MAC]; m != nil && m.local != nil {
-			m.local = nil
-			c.dirtyMAC(m)
+			c.lose(m)
 		}
 		return
 	}
 	m := v.mac(ev.MAC)
+	c.sight(m, ev)
+	c.confirm(m, now)
+}
+
+// lose forgets that a MAC is on a local port, and with it what its frames said.
+func (c *Core) lose(m *macEntry) {
+	m.local = nil
+	c.dirtyMAC(m)
+	c.unhear(m)
+}
+
+// sight records on which port the bridge has a MAC.
+func (c *Core) sight(m *macEntry, ev LocalMAC) {
 	switch h := m.local; {
 	case h == nil:
 		m.local = &localHost{port: ev.Port, static: ev.Static, sighted: true}
@@ -51,8 +63,7 @@ func (c *Core) localMACs(v *macVRF, seen []LocalMAC, asOf uint64, now time.Time)
 	}
 	for _, m := range v.macsInOrder() {
 		if m.local != nil && !there[m.mac] {
-			m.local = nil
-			c.dirtyMAC(m)
+			c.lose(m)
 		}
 	}
 }
@@ -163,7 +174,7 @@ func (c *Core) takenOver(m *macEntry, batch uint64, failed bool) {
 	case failed:
 		m.local.batch = 0
 	default:
-		m.local = nil
+		c.lose(m)
 	}
 	c.dirtyMAC(m)
 }
@@ -227,67 +238,8 @@ func ownerName(owner netip.Addr) string {
 
 // forgetMAC drops an entry that says nothing any more.
 func (c *Core) forgetMAC(m *macEntry) {
-	if m.local == nil && len(m.routes) == 0 && len(m.ips) == 0 && m.flaps == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+	if m.local == nil && len(m.routes) == 0 && len(m.ips) == 0 && len(m.heard) == 0 && m.flaps == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
 		delete(m.vrf.macs, m.mac)
-	}
-}
-
-// localIP takes in a binding of an IP to a MAC on our side, or the end of one.
-func (c *Core) localIP(ev LocalIP, now time.Time) {
-	v := c.vrfs[ev.VNI]
-	if v == nil || v.at == nil || !usableHostIP(ev.IP) {
-		return
-	}
-	e := v.ips[ev.IP]
-	if ev.Gone {
-		if e != nil && e.local != nil {
-			c.unbind(e)
-		}
-		return
-	}
-	if ev.MAC.IsGroup() || ev.MAC.IsZero() || ev.MAC == v.at.BridgeMAC {
-		return
-	}
-	e = v.ip(ev.IP)
-	b := binding{mac: ev.MAC, router: ev.Router}
-	if e.local != nil && e.local.mac == b.mac && e.local.router == b.router {
-		return
-	}
-	c.ipMoved(e, b, now)
-	c.unbind(e)
-	b.since = now.UnixNano()
-	e.local = &b
-	m := v.mac(ev.MAC)
-	m.ips = append(m.ips, e)
-	c.dirtyIP(e)
-}
-
-// unbind forgets the local binding of an IP.
-func (c *Core) unbind(e *ipEntry) {
-	if e.local == nil {
-		return
-	}
-	if m := e.vrf.macs[e.local.mac]; m != nil {
-		if i := slices.Index(m.ips, e); i >= 0 {
-			m.ips = slices.Delete(m.ips, i, i+1)
-		}
-		c.dirtyMAC(m)
-	}
-	e.local = nil
-	c.dirtyIP(e)
-}
-
-// localIPs replaces all the local bindings of v by what a complete dump shows.
-func (c *Core) localIPs(v *macVRF, seen []LocalIP, now time.Time) {
-	there := make(map[LocalIP]bool, len(seen))
-	for _, ev := range seen {
-		there[LocalIP{IP: ev.IP, MAC: ev.MAC}] = true
-		c.localIP(ev, now)
-	}
-	for _, e := range v.ipsInOrder() {
-		if e.local != nil && !there[LocalIP{IP: e.ip, MAC: e.local.mac}] {
-			c.unbind(e)
-		}
 	}
 }
 

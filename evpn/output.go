@@ -99,6 +99,7 @@ const (
 	NoteDrift      // the kernel did not hold what it had acknowledged; repaired
 	NoteReaped     // entries of an earlier life that nobody announced any more were removed
 	NotePeerRoutes // what happened to the routes of a peer that went away
+	NoteLimit      // a host, or a VNI, has more addresses than are taken from frames
 
 	NoteDuplicateMAC  // a MAC moves so often that two hosts must have it (MM-13); Reason says what is done
 	NoteDuplicateIP   // an IP likewise (PX-12); MAC is the one it stays with
@@ -117,11 +118,21 @@ type Note struct {
 	Reason string
 }
 
+// Probe asks a local host whether it still has an address: a unicast ARP request or neighbour solicitation, sent out of
+// the port it was last heard on. Its answer comes back as a fact; silence ends the binding.
+type Probe struct {
+	VNI  VNI
+	Port string
+	MAC  MAC
+	IP   netip.Addr
+}
+
 // Output is what Flush wants done.
 type Output struct {
 	Kernel   KernelBatch // empty Ops: nothing to write
 	Routes   []RouteOp
 	Notes    []Note
+	Probes   []Probe
 	ReadBack []VNI // read these VNIs back once Kernel is written; 0 is the table of VTEPs
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
 	RDNumbers  map[VNI]uint16

@@ -294,8 +294,10 @@ func drawStep(t *rapid.T, last int) func(*chaos) {
 		return func(x *chaos) { x.local(vni, mac, port, n == 69) }
 	case n < 72:
 		return func(x *chaos) { x.localGone(vni, mac) }
-	case n < 74:
+	case n < 73:
 		return func(x *chaos) { x.tell(LocalIP{VNI: vni, IP: ip, MAC: mac}) }
+	case n < 74:
+		return func(x *chaos) { x.tell(LocalIP{VNI: vni, IP: ip, MAC: mac, Source: WitnessFrame, Port: port}) }
 	case n < 75:
 		return func(x *chaos) { x.tell(LocalIP{VNI: vni, IP: ip, Gone: true}) }
 	case n <= lastOrderly:
@@ -553,6 +555,8 @@ func (x *chaos) withdrawAll() {
 			x.tell(LocalIP{VNI: vni, IP: ip, Gone: true})
 		}
 	}
+	x.now = x.now.Add(confirmWithin) // frames of hosts that the bridge never had
+	x.flush()
 }
 
 func (x *chaos) checkEmpty(t *rapid.T) {
@@ -572,6 +576,7 @@ func (c *Core) remembered() map[string]int {
 		"peers": len(c.peers), "rib": len(c.rib), "attrs": len(c.attrs), "vteps": len(c.vteps),
 		"problems": len(c.problems), "sent": len(c.sent), "readBack": len(c.readBack),
 		"dirtyMACs": len(c.dirtyMACs), "dirtyIPs": len(c.dirtyIPs), "flapping": len(c.flapping),
+		"awaiting": len(c.awaiting),
 	}
 	for table, q := range c.pending {
 		left[fmt.Sprintf("pending %d", table)] = len(q)
@@ -579,6 +584,7 @@ func (c *Core) remembered() map[string]int {
 	for vni, v := range c.vrfs {
 		left[fmt.Sprintf("macs %d", vni)] = len(v.macs)
 		left[fmt.Sprintf("ips %d", vni)] = len(v.ips)
+		left[fmt.Sprintf("framed %d", vni)] = v.framed
 		left[fmt.Sprintf("flood %d", vni)] = len(v.flood)
 		left[fmt.Sprintf("pinned %d", vni)] = len(v.pinned)
 	}

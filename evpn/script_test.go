@@ -264,6 +264,8 @@ func (s *story) fact(gone bool, w *words) {
 		s.route(gone, w)
 	case "local":
 		s.localMAC(gone, w)
+	case "heard":
+		s.handle(Sighted{VNI: defaultVNI, MAC: w.mac(), Port: w.next()})
 	case "ip":
 		ev := LocalIP{Gone: gone, VNI: defaultVNI}
 		for w.more() {
@@ -274,6 +276,8 @@ func (s *story) fact(gone bool, w *words) {
 				ev.MAC = w.mac()
 			case "router":
 				ev.Router = true
+			case "port": // only a frame knows it
+				ev.Source, ev.Port = WitnessFrame, w.next()
 			default:
 				ev.IP = w.parseAddr(word)
 			}

@@ -11,7 +11,7 @@ import (
 var noteNames = map[NoteKind]string{
 	NoteVNIUp: "vni-up", NoteVNIDown: "vni-down", NoteVNIFault: "vni-fault", NoteMACMoved: "mac-moved",
 	NoteStickyMAC: "sticky-mac", NoteRefused: "refused", NoteForeign: "foreign", NoteKernel: "kernel",
-	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes",
+	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes", NoteLimit: "limit",
 	NoteDuplicateMAC: "duplicate-mac", NoteDuplicateIP: "duplicate-ip", NoteDuplicateOver: "duplicate-over",
 }
 
@@ -38,6 +38,9 @@ func (s *story) print(out Output) {
 	}
 	for _, op := range out.Kernel.Ops {
 		s.printf("%s", describeOp(op))
+	}
+	for _, p := range out.Probes {
+		s.printf("probe vni %d port %s mac %s ip %s", p.VNI, p.Port, p.MAC, p.IP)
 	}
 	if out.ReleaseEoR {
 		s.printf("release-eor")

@@ -208,7 +208,7 @@ func (p *Process) arrived(n nodeRecord) error {
 		case <-p.done:
 			return true, nil
 		default:
-			count, err := signalTagged(n.PID, p.lab.tag(p.node, p.name), 0)
+			count, err := signalTagged(n.PID, p.lab.tag(p.node, p.name), 0, nil)
 			return count > 0, err
 		}
 	})
@@ -243,12 +243,14 @@ func (l *Lab) stop(ctx context.Context, node, process string, sig unix.Signal) e
 		return err
 	}
 	tag := l.tag(node, process)
-	if _, err := signalTagged(n.PID, tag, sig); err != nil {
+	var ending pins
+	defer ending.close()
+	if _, err := signalTagged(n.PID, tag, sig, &ending); err != nil {
 		return err
 	}
 	return waitFor(ctx, fmt.Sprintf("end of %s in %s", process, node), func() (bool, error) {
-		left, err := signalTagged(n.PID, tag, 0)
-		return left == 0, err
+		left, err := signalTagged(n.PID, tag, 0, &ending)
+		return left == 0 && ending.gone(), err
 	})
 }
 
@@ -267,7 +269,7 @@ func (l *Lab) StartProcess(node string) error {
 	if n.Process == nil {
 		return fmt.Errorf("start process of node %s: image %s runs nothing", node, n.Image)
 	}
-	switch left, err := signalTagged(n.PID, l.tag(node, entrypoint), 0); {
+	switch left, err := signalTagged(n.PID, l.tag(node, entrypoint), 0, nil); {
 	case err != nil:
 		return err
 	case left > 0:
@@ -297,7 +299,7 @@ func (l *Lab) Status() ([]NodeStatus, error) {
 		}
 		if n.running() {
 			s.State = "running"
-			count, err := signalTagged(n.PID, l.tag(n.Name, entrypoint), 0)
+			count, err := signalTagged(n.PID, l.tag(n.Name, entrypoint), 0, nil)
 			if err != nil {
 				return nil, err
 			}

@@ -71,9 +71,26 @@ func killRecorded(ctx context.Context, pid int, start uint64) error {
 	return fmt.Errorf("wait for process %d: %w", pid, ctx.Err())
 }
 
+// pins are pidfds of processes that are ending. One that was killed has no environment any more, and so no tag, while it
+// still closes its sockets, of which packet sockets take their time.
+type pins []int
+
+func (p *pins) gone() bool {
+	return !slices.ContainsFunc(*p, func(fd int) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err == nil && n == 0
+	})
+}
+
+func (p *pins) close() {
+	for _, fd := range *p {
+		unix.Close(fd)
+	}
+}
+
 // signalTagged sends sig to every process with the tag in the PID namespace of init, and returns how many it found.
-// Each is pinned before its environment is read. Signal 0 only counts.
-func signalTagged(init int, tag string, sig unix.Signal) (int, error) {
+// Each is pinned before its environment is read, and stays so in kept unless that is nil. Signal 0 only counts.
+func signalTagged(init int, tag string, sig unix.Signal, kept *pins) (int, error) {
 	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
 	if err != nil {
 		return 0, fmt.Errorf("read PID namespace of node: %w", err)
@@ -92,7 +109,7 @@ func signalTagged(init int, tag string, sig unix.Signal) (int, error) {
 		if ns, err := os.Readlink(filepath.Join("/proc", e.Name(), "ns/pid")); err != nil || ns != namespace {
 			continue
 		}
-		found, err := signalIfTagged(pid, tag, sig)
+		found, err := signalIfTagged(pid, tag, sig, kept)
 		if found {
 			count++
 		}
@@ -101,18 +118,26 @@ func signalTagged(init int, tag string, sig unix.Signal) (int, error) {
 	return count, errors.Join(faults...)
 }
 
-func signalIfTagged(pid int, tag string, sig unix.Signal) (bool, error) {
+func signalIfTagged(pid int, tag string, sig unix.Signal, kept *pins) (bool, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return false, nil // gone meanwhile
 	}
-	defer unix.Close(fd)
+	keep := false
+	defer func() {
+		if !keep {
+			unix.Close(fd)
+		}
+	}()
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil || !slices.Contains(strings.Split(string(env), "\x00"), tagEnv+"="+tag) {
 		return false, nil // gone, a zombie, or another process of the node
 	}
 	if sig == 0 {
 		return true, nil
+	}
+	if kept != nil {
+		*kept, keep = append(*kept, fd), true
 	}
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return true, fmt.Errorf("signal process %d: %w", pid, err)

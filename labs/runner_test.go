@@ -221,7 +221,7 @@ topology:
 		if err != nil {
 			t.Fatal(err)
 		}
-		count, err := signalTagged(n.PID, lab.tag("a", entrypoint), 0)
+		count, err := signalTagged(n.PID, lab.tag("a", entrypoint), 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,8 @@ func TestScenario02FRRReflector(t *testing.T) {
 			}
 		}
 	})
-	t.Run("IPs are where a kernel learns them", func(t *testing.T) { testIPs(t, ctx, lab, vms) })
+	t.Run("IPs are where a kernel learns them too", func(t *testing.T) { testIPs(t, ctx, lab, vms) })
+	t.Run("one frame is enough without an address on the bridge", func(t *testing.T) { testGratuitous(t, ctx, lab) })
 	t.Run("a reflected route keeps its next hop", func(t *testing.T) {
 		eventually(t, ctx, "our IMET routes on the ToR", func() error {
 			return all(wantNextHop(ctx, lab, "tor", "[3]:[0]:[32]:[10.255.0.1]", "10.255.0.1"),

@@ -4,7 +4,7 @@
 // One goroutine owns the core (owner.go). Everything else talks to it through bounded channels: adapters send facts,
 // the API sends queries that run between facts and copy out what they need. A writer goroutine applies kernel batches and
 // reports them back as facts (write.go); an announcer goroutine hands routes to BGP (announce.go). The owner waits for
-// neither.
+// neither. A further goroutine sends the probes of silent hosts.
 package daemon
 
 import (
@@ -37,6 +37,8 @@ type Kernel interface {
 	// dump is ordered against what changed around it.
 	Apply(ctx context.Context, b evpn.KernelBatch) evpn.Applied
 	ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error)
+	// Probe asks local hosts for their addresses. It does not wait for answers.
+	Probe(probes []evpn.Probe)
 	Reconfigure(opts dataplane.Options)
 	// Flush removes every entry of ours.
 	Flush(ctx context.Context) error
@@ -70,6 +72,7 @@ type Daemon struct {
 	stopped chan struct{} // closed when the owner has ended
 
 	kernelIn chan kernelWork
+	probesIn chan []evpn.Probe
 	routesIn chan announcement
 
 	started time.Time
@@ -115,6 +118,7 @@ func New(opts Options) *Daemon {
 		queries:  make(chan query),
 		stopped:  make(chan struct{}),
 		kernelIn: make(chan kernelWork, maxKernelWork),
+		probesIn: make(chan []evpn.Probe, maxProbeWork),
 		routesIn: make(chan announcement),
 		started:  now,
 		config:   configState{current: opts.Config, loaded: now},
@@ -135,6 +139,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, "dataplane", d.kernel.Run(ctx, d.events)) })
 	g.Go(func() error { return ended(ctx, "bgp", d.bgp.Run(ctx)) })
 	g.Go(func() error { d.write(ctx); return nil })
+	g.Go(func() error { d.probe(ctx); return nil })
 	g.Go(func() error { d.announce(ctx); return nil })
 	g.Go(func() error { d.watchHealth(ctx); return nil })
 	if s := d.opts.Sockets; s != nil {

@@ -115,6 +115,10 @@ func (k *mapKernel) ReadBack(_ context.Context, vnis []evpn.VNI, asOf uint64) ([
 	return facts, nil
 }
 
+func (k *mapKernel) Probe(probes []evpn.Probe) {
+	k.journal.add("probed %v", probes)
+}
+
 func (k *mapKernel) Reconfigure(opts dataplane.Options) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -135,6 +139,9 @@ func (k *mapKernel) Status() dataplane.Status {
 	}
 	return dataplane.Status{
 		Nexthops: true, Overruns: 2, Resyncs: 1,
+		Snoop: dataplane.SnoopStatus{Ports: 5, Packets: []dataplane.SnoopCount{
+			{Proto: "arp", Verdict: "accepted", Packets: 9}, {Proto: "nd", Verdict: "spoofed", Packets: 1},
+		}},
 		Written: map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 3, Failed: 2, Foreign: 1}},
 	}
 }

@@ -68,12 +68,14 @@ var (
 	metricMoves     = counter("evpn_mac_moves_total", "Changes of a MAC's owner.")
 	metricOverruns  = counter("evpn_netlink_overruns_total", "Times the kernel dropped notifications.")
 	metricResyncs   = counter("evpn_kernel_resyncs_total", "Read-backs after lost notifications.")
+	metricSnooped   = counter("evpn_snoop_packets_total", "ARP and ND frames of local hosts by protocol and verdict.", "proto", "verdict")
+	metricSnooping  = gauge("evpn_snoop_ports", "Access ports whose frames are read.")
 	metricBuild     = gauge("evpnd_build_info", "Version of the daemon.", "version")
 	metricReload    = gauge("evpnd_config_last_reload_successful", "Whether the configuration in force is the last one read.")
 
 	allMetrics = []metric{
 		metricInfo, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricVTEPs, metricPending, metricBlocked, metricRoutes, metricPeers, metricOps,
-		metricRepaired, metricMoves, metricOverruns, metricResyncs, metricBuild, metricReload,
+		metricRepaired, metricMoves, metricOverruns, metricResyncs, metricSnooped, metricSnooping, metricBuild, metricReload,
 	}
 )
 
@@ -134,6 +136,10 @@ func (c collector) collectParts(s samples) {
 	s.send(metricMoves, int(c.d.counts.moves.Load()))
 	s.send(metricOverruns, int(st.Overruns))
 	s.send(metricResyncs, int(st.Resyncs))
+	for _, n := range st.Snoop.Packets {
+		s.send(metricSnooped, int(n.Packets), n.Proto, n.Verdict)
+	}
+	s.send(metricSnooping, st.Snoop.Ports)
 	s.send(metricBuild, 1, c.d.opts.Version)
 	_, _, last := c.d.config.state()
 	s.send(metricReload, boolValue(last == nil || last.Successful))

@@ -37,6 +37,7 @@ var noteStyles = map[evpn.NoteKind]noteStyle{
 	evpn.NoteDrift:         {logrus.WarnLevel, "kernel differed from what was wanted, repaired", true},
 	evpn.NoteReaped:        {logrus.InfoLevel, "entries of an earlier life removed", false},
 	evpn.NotePeerRoutes:    {logrus.InfoLevel, "routes of a peer changed with its session", false},
+	evpn.NoteLimit:         {logrus.WarnLevel, "more host addresses than are taken from frames", true},
 }
 
 // styleOf never fails: a kind that is new here is logged all the same.

@@ -92,6 +92,7 @@ func (d *Daemon) own(ctx context.Context) {
 		now := time.Now()
 		o := d.core.Flush(now)
 		d.sendToKernel(o)
+		d.sendProbes(o)
 		out.add(o)
 		d.noteAll(o.Notes, now)
 		if !o.Wake.IsZero() {

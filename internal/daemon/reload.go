@@ -150,6 +150,7 @@ func differences(a, b *config.Config) []string {
 		{"route-targets", a.RT == b.RT},
 		{"auto-vnis", a.AutoVNIs == b.AutoVNIs},
 		{"duplicates", a.Duplicates == b.Duplicates},
+		{"snooping", a.Snooping == b.Snooping},
 		{"manage-devices", a.ManageDevices == b.ManageDevices},
 		{"log level", a.Log.Level == b.Log.Level},
 	} {

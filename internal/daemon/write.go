@@ -26,6 +26,31 @@ func (d *Daemon) sendToKernel(o evpn.Output) {
 	}
 }
 
+// maxProbeWork bounds the questions that wait; what does not fit is left out, since the core asks again.
+const maxProbeWork = 4
+
+func (d *Daemon) sendProbes(o evpn.Output) {
+	if len(o.Probes) == 0 {
+		return
+	}
+	select {
+	case d.probesIn <- o.Probes:
+	default:
+	}
+}
+
+// probe is the goroutine that asks local hosts for their addresses.
+func (d *Daemon) probe(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case probes := <-d.probesIn:
+			d.kernel.Probe(probes)
+		}
+	}
+}
+
 // write is the writer goroutine: kernel batches in, what became of them out. A batch in hand when ctx ends is left as
 // far as it is: whatever stays in the kernel is adopted by the next start.
 func (d *Daemon) write(ctx context.Context) {

@@ -1,0 +1,169 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The ring of a port. A slot holds the kernel's header and the part of a frame that matters; the filter cuts frames to
+// fit. TPACKET_V2 wakes its reader with every frame. V3 fills blocks and hands them out by a timer of 1 ms at the least,
+// which runs on every port whether frames come or not.
+const (
+	slotSize    = 256
+	ringFrames  = 1024
+	blockSize   = 16 << 10
+	frameOctets = 184 // what fits into a slot; the largest message that is understood takes 86
+
+)
+
+// ring is one packet socket on one port, with its memory shared with the kernel. It is used by one goroutine, but for
+// interrupt.
+type ring struct {
+	file *os.File
+	raw  syscall.RawConn
+	mem  []byte
+	at   int // slot that comes next
+}
+
+// openRing makes a ring for the frames that come in on a port. Nothing is received before the filter is in place.
+func openRing(ifindex int) (*ring, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open packet socket: %w", err)
+	}
+	r := &ring{file: os.NewFile(uintptr(fd), "packet")}
+	if err := r.setUp(fd, ifindex); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *ring) setUp(fd, ifindex int) (err error) {
+	filter := snoopFilter()
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	request := unix.TpacketReq{
+		Block_size: blockSize, Block_nr: ringFrames * slotSize / blockSize, Frame_size: slotSize, Frame_nr: ringFrames,
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"set filter", func() error { return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program) }},
+		{"ignore outgoing frames", func() error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1) }},
+		{"set ring version", func() error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2) }},
+		{"make ring", func() error { return unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request) }},
+		{"map ring", func() error {
+			r.mem, err = unix.Mmap(fd, 0, ringFrames*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			return err
+		}},
+		{"bind", func() error {
+			return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifindex})
+		}},
+	} {
+		if err := step.do(); err != nil {
+			return fmt.Errorf("packet socket on link %d: %s: %w", ifindex, step.what, err)
+		}
+	}
+	r.raw, err = r.file.SyscallConn()
+	return err
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+// interrupt ends a wait, now and later.
+func (r *ring) interrupt() { _ = r.file.SetReadDeadline(time.Unix(1, 0)) }
+
+func (r *ring) close() error {
+	var err error
+	if r.mem != nil {
+		err = unix.Munmap(r.mem)
+	}
+	return errors.Join(err, r.file.Close())
+}
+
+// wait returns when a frame is there.
+func (r *ring) wait() error {
+	return r.raw.Read(func(uintptr) bool { return r.ready() })
+}
+
+func (r *ring) slot() []byte { return r.mem[r.at*slotSize : (r.at+1)*slotSize] }
+
+func (r *ring) header() *unix.Tpacket2Hdr {
+	return (*unix.Tpacket2Hdr)(unsafe.Pointer(&r.mem[r.at*slotSize])) // slots are aligned, and larger than the header
+}
+
+func (r *ring) ready() bool { return atomic.LoadUint32(&r.header().Status)&unix.TP_STATUS_USER != 0 }
+
+// next returns the frame in the next slot, if there is one; it is good until release. tagged: it carries a VLAN tag, which
+// the kernel keeps outside of the frame. losing: the ring was full before.
+func (r *ring) next() (frame []byte, tagged, losing, ok bool) {
+	if !r.ready() {
+		return nil, false, false, false
+	}
+	h := r.header()
+	if from, n := int(h.Mac), int(h.Snaplen); from >= unix.SizeofTpacket2Hdr && n <= slotSize-from {
+		frame = r.slot()[from : from+n]
+	}
+	return frame, h.Status&unix.TP_STATUS_VLAN_VALID != 0, h.Status&unix.TP_STATUS_LOSING != 0, true
+}
+
+// release gives the slot back to the kernel.
+func (r *ring) release() {
+	atomic.StoreUint32(&r.header().Status, unix.TP_STATUS_KERNEL)
+	r.at = (r.at + 1) % ringFrames
+}
+
+// lost counts the frames that the ring had no room for since the last call.
+func (r *ring) lost() uint64 {
+	var n uint64
+	_ = r.raw.Control(func(fd uintptr) { // the count of a socket that is closed is of no use
+		if st, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			n = uint64(st.Drops)
+		}
+	})
+	return n
+}
+
+// send sends a frame out of the port.
+func (r *ring) send(frame []byte) error {
+	var result error
+	err := r.raw.Control(func(fd uintptr) { _, result = unix.Write(int(fd), frame) })
+	return errors.Join(err, result)
+}
+
+// snoopFilter passes ARP, RARP, and neighbour solicitations and advertisements without extension headers.
+func snoopFilter() []unix.SockFilter {
+	const (
+		nextHeader = 14 + 6
+		icmpType   = 14 + 40
+	)
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherTypeAt, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipTrue: 7},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_RARP, SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IPV6, SkipTrue: 6},
+		bpf.LoadAbsolute{Off: nextHeader, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: icmpType, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpv6Solicitation, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpv6Advertisement, SkipTrue: 1},
+		bpf.RetConstant{Val: frameOctets},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		panic(err) // the program is a constant
+	}
+	filter := make([]unix.SockFilter, len(program))
+	for i, ins := range program {
+		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	return filter
+}
