@@ -12,7 +12,7 @@ type said struct {
 	router bool
 }
 
-// binding is an IP of a local host, as its witnesses have it (A7). A frame is an event and always younger than what was
+// binding is an IP of a local host, as its witnesses have it. A frame is an event and always younger than what was
 // known, so a word of a frame counts until the neighbour table has a new one; that of the neighbour table is a level, and
 // counts again when no frame stands against it any more.
 type binding struct {

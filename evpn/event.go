@@ -67,7 +67,7 @@ type LocalMAC struct {
 	Gone   bool
 }
 
-// Witness is who knows the binding of an IP to a MAC (A7).
+// Witness is who knows the binding of an IP to a MAC.
 type Witness uint8
 
 // Witnesses. A binding lives while one of them stands by it; where they differ, the last word counts.
