@@ -23,23 +23,31 @@ const tagEnv = "EVPNLAB_PROCESS"
 
 // startTime returns when the process began, in clock ticks since boot: with the PID it names a process for good.
 func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read start time of process %d: %w", pid, err)
-	}
-	// The name in parentheses may hold blanks; what follows the last parenthesis begins with field 3, and the start
-	// time is field 22.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 20 {
-		return 0, fmt.Errorf("read start time of process %d: short line %q", pid, stat)
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	_, start, err := processStat(pid)
+	return start, err
 }
 
-// isRunning reports whether the recorded process is still the one that was recorded.
+// processStat returns the state of a process, a letter as in proc(5), and when it began.
+func processStat(pid int) (state string, start uint64, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0, fmt.Errorf("read start time of process %d: %w", pid, err)
+	}
+	// The name in parentheses may hold blanks; what follows the last parenthesis begins with field 3, the state, and the
+	// start time is field 22.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return "", 0, fmt.Errorf("read start time of process %d: short line %q", pid, stat)
+	}
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return fields[0], start, err
+}
+
+// isRunning reports whether the recorded process is still the one that was recorded. One that has ended and waits for its
+// parent to notice (Z, X) runs no more.
 func isRunning(pid int, start uint64) bool {
-	now, err := startTime(pid)
-	return err == nil && now == start
+	state, now, err := processStat(pid)
+	return err == nil && now == start && state != "Z" && state != "X"
 }
 
 // killRecorded ends the recorded process and waits until it is gone. The PID is pinned before its start time is
