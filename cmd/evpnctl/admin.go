@@ -28,11 +28,7 @@ func (c *cli) reloadCommand() *cobra.Command {
 				return err
 			}
 			if !c.format.forPeople() {
-				raw, err := encode(r)
-				if err != nil {
-					return err
-				}
-				return c.printValue(raw)
+				return c.printMessage(r)
 			}
 			if len(r.Changes) == 0 {
 				return c.print("reloaded, nothing changed\n")
@@ -106,11 +102,7 @@ func (c *cli) clearDuplicateCommand() *cobra.Command {
 				return err
 			}
 			if !c.format.forPeople() {
-				raw, err := encode(r)
-				if err != nil {
-					return err
-				}
-				return c.printValue(raw)
+				return c.printMessage(r)
 			}
 			return c.print("%d cleared\n", r.Cleared)
 		},

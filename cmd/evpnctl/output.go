@@ -88,6 +88,15 @@ func (c *cli) printList(e envelope) error {
 	return nil
 }
 
+// printMessage prints one message in one of the formats for programs.
+func (c *cli) printMessage(m proto.Message) error {
+	raw, err := encode(m)
+	if err != nil {
+		return err
+	}
+	return c.printValue(raw)
+}
+
 // printValue prints one value in one of the formats for programs.
 func (c *cli) printValue(v any) error {
 	var b bytes.Buffer

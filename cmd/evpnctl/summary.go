@@ -132,11 +132,7 @@ func (c *cli) statusCommand() *cobra.Command {
 			if c.format.forPeople() {
 				return c.printStatus(r.Status)
 			}
-			raw, err := encode(r.Status)
-			if err != nil {
-				return err
-			}
-			return c.printValue(raw)
+			return c.printMessage(r.Status)
 		},
 	}
 }

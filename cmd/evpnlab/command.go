@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,6 +78,16 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// start loads the topology at path and brings it up.
+func (o *options) start(ctx context.Context, path string) (*labs.Topology, *labs.Lab, error) {
+	topo, err := labs.Load(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	lab, err := labs.Up(ctx, topo, o.up())
+	return topo, lab, err
+}
+
 func (o *options) upCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "up DIR|FILE",
@@ -84,11 +95,7 @@ func (o *options) upCommand() *cobra.Command {
 		Example: "  evpnlab up labs/02-frr-rr",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topo, err := labs.Load(args[0])
-			if err != nil {
-				return err
-			}
-			lab, err := labs.Up(cmd.Context(), topo, o.up())
+			_, lab, err := o.start(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -26,11 +26,7 @@ With ! before it, node wants the command to fail, and eventually wants output th
 		Example: "  evpnlab test labs/01-two-hosts",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topo, err := labs.Load(args[0])
-			if err != nil {
-				return err
-			}
-			lab, err := labs.Up(cmd.Context(), topo, o.up())
+			topo, lab, err := o.start(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

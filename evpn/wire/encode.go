@@ -65,7 +65,7 @@ type packer struct {
 func (p *packer) add(route *evpn.Route) error {
 	had := len(p.nlri)
 	var err error
-	if p.nlri, err = appendNLRI(p.nlri, route); err != nil {
+	if p.nlri, err = AppendNLRI(p.nlri, route); err != nil {
 		return err
 	}
 	if HeaderLen+4+4+len(p.start)+len(p.nlri)+len(p.tail) <= p.maxLen {
@@ -187,8 +187,9 @@ func tunnelOctets(a *evpn.Attrs) []byte {
 	}
 }
 
-// appendNLRI appends one route. Its address decides the layout.
-func appendNLRI(dst []byte, r *evpn.Route) ([]byte, error) {
+// AppendNLRI appends one route as it stands in MP_REACH_NLRI: type, length, value; its address decides the layout. The
+// error, with which dst comes back as it was, says why the route has no encoding.
+func AppendNLRI(dst []byte, r *evpn.Route) ([]byte, error) {
 	k := &r.Key
 	at := len(dst)
 	dst = append(append(dst, byte(k.Type), 0), k.RD[:]...)
@@ -250,7 +251,3 @@ func appendTag(dst []byte, t evpn.EthernetTag) []byte {
 func appendLabel(dst []byte, l uint32) []byte {
 	return append(dst, byte(l>>16), byte(l>>8), byte(l))
 }
-
-// AppendNLRI appends one route as it stands in MP_REACH_NLRI: type, length, value. The error, with which dst comes back
-// as it was, says why the route has no encoding.
-func AppendNLRI(dst []byte, r *evpn.Route) ([]byte, error) { return appendNLRI(dst, r) }

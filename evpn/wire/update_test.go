@@ -53,7 +53,7 @@ func mpReach(t testing.TB, nextHop string, routes ...evpn.Route) []byte {
 	v := append(append([]byte{0, 25, 70, byte(len(nh))}, nh...), 0)
 	for i := range routes {
 		var err error
-		if v, err = appendNLRI(v, &routes[i]); err != nil {
+		if v, err = AppendNLRI(v, &routes[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -65,7 +65,7 @@ func mpUnreach(t testing.TB, routes ...evpn.Route) []byte {
 	v := []byte{0, 25, 70}
 	for i := range routes {
 		var err error
-		if v, err = appendNLRI(v, &routes[i]); err != nil {
+		if v, err = AppendNLRI(v, &routes[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
