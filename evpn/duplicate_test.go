@@ -66,7 +66,7 @@ func TestDuplicateOfGoneVNI(t *testing.T) {
 			c.Handle(LocalIP{VNI: 100, IP: worldIPs[0], MAC: mac}, epoch)
 		}
 		c.Flush(epoch)
-		if v := c.Neighbors(100); len(v) != 1 || v[0].Duplicate == nil || v[0].Duplicate.Until != epoch.Add(DefaultDuplicateRecover) || v[0].MAC != worldMACs[2] {
+		if v := c.Neighbors(100, false); len(v) != 1 || v[0].Duplicate == nil || v[0].Duplicate.Until != epoch.Add(DefaultDuplicateRecover) || v[0].MAC != worldMACs[2] {
 			t.Fatalf("neighbors %+v, want one that is a duplicate", v)
 		}
 		c.Handle(AttachmentDown{VNI: 100}, epoch)

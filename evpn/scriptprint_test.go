@@ -143,7 +143,7 @@ func (s *story) show(w *words) {
 	case "macs":
 		s.showMACs()
 	case "ips":
-		for _, n := range s.core.Neighbors(0) {
+		for _, n := range s.core.Neighbors(0, false) {
 			where := "local"
 			if n.VTEP.IsValid() {
 				where = "vtep " + n.VTEP.String()
@@ -192,7 +192,7 @@ func (w *words) optionalAddr() (a netip.Addr) {
 }
 
 func (s *story) showMACs() {
-	for _, m := range s.core.MACs(0) {
+	for _, m := range s.core.MACs(0, true) {
 		where := "nobody"
 		switch {
 		case m.Local:

@@ -31,8 +31,9 @@ type MACView struct {
 	Moves      uint32
 	Reason     string // why the local row is not the owner; "" when it is, or when there is none
 	Kernel     KernelStatus
-	Duplicate  *Duplicate // nil: it is none
-	Candidates []Candidate
+	Duplicate  *Duplicate  // nil: it is none
+	Routes     int         // received for it, whichever won
+	Candidates []Candidate // only when asked for
 }
 
 // Candidate is one claim to a MAC or an IP, and why it lost.
@@ -66,7 +67,7 @@ type NeighborView struct {
 	Since     time.Time
 	Duplicate *Duplicate // nil: it is none
 	Kernel    KernelStatus
-	// Candidates are the received routes for the address, and why they lost.
+	// Candidates are the received routes for the address, and why they lost; only when asked for.
 	Candidates []Candidate
 }
 
@@ -188,13 +189,18 @@ func (c *Core) kernelStatus(h holder) KernelStatus {
 	}
 }
 
-// MACs returns the MACs of one VNI in order, or of all when vni is 0.
-func (c *Core) MACs(vni VNI) []MACView {
+// MACs returns the MACs of one VNI in order, or of all when vni is 0; with their candidates, which cost more than the rest,
+// when asked.
+func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 	var out []MACView
 	for _, v := range c.vrfsFor(vni) {
 		for _, m := range v.macsInOrder() {
 			if m.local != nil || m.best != nil || m.place.have.there || m.flaps.duplicate() {
-				out = append(out, c.macView(m))
+				view := c.macView(m)
+				if candidates {
+					view.Candidates = c.candidates(m)
+				}
+				out = append(out, view)
 			}
 		}
 	}
@@ -204,7 +210,7 @@ func (c *Core) MACs(vni VNI) []MACView {
 func (c *Core) macView(m *macEntry) MACView {
 	view := MACView{
 		VNI: m.vrf.vni, MAC: m.mac, Local: m.isLocal(), Announced: m.announced, Moves: m.moves, Reason: m.reason,
-		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Candidates: c.candidates(m), Duplicate: m.flaps.view(),
+		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Routes: len(m.routes), Duplicate: m.flaps.view(),
 	}
 	for _, e := range m.ips {
 		view.IPs = append(view.IPs, e.ip)
@@ -283,8 +289,8 @@ func (p *Path) candidate() Candidate {
 	}
 }
 
-// Neighbors returns the host addresses of one VNI in order, or of all when vni is 0.
-func (c *Core) Neighbors(vni VNI) []NeighborView {
+// Neighbors returns the host addresses of one VNI in order, or of all when vni is 0; with their candidates when asked.
+func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 	var out []NeighborView
 	for _, v := range c.vrfsFor(vni) {
 		for _, e := range v.ipsInOrder() {
@@ -307,7 +313,9 @@ func (c *Core) Neighbors(vni VNI) []NeighborView {
 			default:
 				continue
 			}
-			view.Candidates = c.ipCandidates(e)
+			if candidates {
+				view.Candidates = c.ipCandidates(e)
+			}
 			out = append(out, view)
 		}
 	}

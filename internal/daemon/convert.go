@@ -125,28 +125,21 @@ func protoVTEP(v evpn.VTEPView) *evpnv1.VTEP {
 // isLocal counts a row on a local port as local also while nobody owns its MAC.
 func isLocal(v evpn.MACView) bool { return v.Local || !v.VTEP.IsValid() }
 
-func protoMAC(v evpn.MACView, withCandidates bool) *evpnv1.MAC {
+func protoMAC(v evpn.MACView) *evpnv1.MAC {
 	p := &evpnv1.MAC{
 		Vni: uint32(v.VNI), Mac: v.MAC.String(), Origin: originOf(isLocal(v)), Vtep: text(v.VTEP), Port: printable(v.Port),
 		Sequence: v.Seq, Sticky: v.Sticky, Announced: v.Announced, Since: timestamp(v.Since),
 		Static: v.Static, Moves: v.Moves, Reason: v.Reason, Duplicate: protoDuplicate(v.Duplicate),
 	}
-	for _, c := range v.Candidates {
-		if !c.Local {
-			p.Routes++
-		}
-	}
-	p.Ips = texts(v.IPs)
+	p.Routes, p.Ips = uint32(v.Routes), texts(v.IPs)
 	if p.Origin == "remote" {
 		p.Kernel = protoKernel(v.Kernel)
 	}
-	if withCandidates {
-		p.Candidates = protoCandidates(v.Candidates)
-	}
+	p.Candidates = protoCandidates(v.Candidates)
 	return p
 }
 
-func protoNeighbor(v evpn.NeighborView, withCandidates bool) *evpnv1.Neighbor {
+func protoNeighbor(v evpn.NeighborView) *evpnv1.Neighbor {
 	p := &evpnv1.Neighbor{
 		Vni: uint32(v.VNI), Ip: text(v.IP), Mac: v.MAC.String(), Origin: originOf(v.Local), Vtep: text(v.VTEP), Port: printable(v.Port),
 		Sequence: v.Seq, Sticky: v.Sticky, Router: v.Router, Announced: v.Announced, Since: timestamp(v.Since),
@@ -155,9 +148,7 @@ func protoNeighbor(v evpn.NeighborView, withCandidates bool) *evpnv1.Neighbor {
 	if !v.Local {
 		p.Kernel = protoKernel(v.Kernel)
 	}
-	if withCandidates {
-		p.Candidates = protoCandidates(v.Candidates)
-	}
+	p.Candidates = protoCandidates(v.Candidates)
 	return p
 }
 

@@ -177,14 +177,14 @@ func (s *inspect) ListMACs(req *evpnv1.ListMACsRequest, out evpnv1.InspectServic
 		return err
 	}
 	var views []evpn.MACView
-	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.MACs(evpn.VNI(req.Vni)) })
+	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.MACs(evpn.VNI(req.Vni), req.Candidates) })
 	if err != nil {
 		return err
 	}
 	var macs []*evpnv1.MAC
 	for _, v := range views {
 		if want.matches(v.MAC, netip.Addr{}, v.VTEP, isLocal(v)) && (v.Duplicate != nil || !req.Duplicates) {
-			macs = append(macs, protoMAC(v, req.Candidates))
+			macs = append(macs, protoMAC(v))
 		}
 	}
 	return stream(macs, func(part []*evpnv1.MAC) error {
@@ -201,14 +201,14 @@ func (s *inspect) ListNeighbors(req *evpnv1.ListNeighborsRequest, out evpnv1.Ins
 		return err
 	}
 	var views []evpn.NeighborView
-	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.Neighbors(evpn.VNI(req.Vni)) })
+	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.Neighbors(evpn.VNI(req.Vni), req.Candidates) })
 	if err != nil {
 		return err
 	}
 	var neighbors []*evpnv1.Neighbor
 	for _, v := range views {
 		if want.matches(v.MAC, v.IP, v.VTEP, v.Local) {
-			neighbors = append(neighbors, protoNeighbor(v, req.Candidates))
+			neighbors = append(neighbors, protoNeighbor(v))
 		}
 	}
 	return stream(neighbors, func(part []*evpnv1.Neighbor) error {

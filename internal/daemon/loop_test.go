@@ -446,9 +446,9 @@ func (w *world) mac(m evpn.MAC) *evpnv1.MAC {
 	w.t.Helper()
 	var found *evpnv1.MAC
 	w.look(func(c *evpn.Core) {
-		for _, v := range c.MACs(0) {
+		for _, v := range c.MACs(0, false) {
 			if v.MAC == m {
-				found = protoMAC(v, false)
+				found = protoMAC(v)
 			}
 		}
 	})
