@@ -78,7 +78,7 @@ func (c *Core) changeImports(change func()) {
 	if len(moves) == 0 {
 		return
 	}
-	for _, path := range c.allPaths() {
+	for _, path := range c.rib.from(func(p *Path) bool { _, moves := moves[p.Attrs]; return moves }) {
 		m := moves[path.Attrs]
 		for _, v := range m.from {
 			if !slices.Contains(m.to, v) {
@@ -93,61 +93,43 @@ func (c *Core) changeImports(change func()) {
 	}
 }
 
-// allPaths returns every path, in the order of arrival per peer.
-func (c *Core) allPaths() []*Path {
-	var all []*Path
-	for _, addr := range c.peerAddrs() {
-		for path := c.peers[addr].first; path != nil; path = path.next {
-			all = append(all, path)
-		}
-	}
-	return all
-}
-
 // imported adds a path to a MAC-VRF. Types 1, 4 and 5 are stored but move nothing yet.
 func (c *Core) imported(v *macVRF, path *Path) {
-	switch path.Key.Type {
+	switch path.kind {
 	case TypeMACIP:
-		m := v.mac(path.Key.MAC)
-		m.routes = append(m.routes, path)
+		m := v.mac(path.mac)
+		m.routes.add(path)
 		c.dirtyMAC(m)
-		if path.Key.IP.IsValid() {
-			e := v.ip(path.Key.IP)
-			e.routes = append(e.routes, path)
+		if path.hasIP() {
+			e := v.ip(path.ip.addr())
+			e.routes.add(path)
 			c.dirtyIP(e)
 		}
 	case TypeIMET:
 		f := v.floodTo(path.floodEndpoint())
-		f.routes = append(f.routes, path)
+		f.routes.add(path)
 		c.decideFlood(f)
 	}
 }
 
 // unimported takes a path out of a MAC-VRF again.
 func (c *Core) unimported(v *macVRF, path *Path) {
-	switch path.Key.Type {
+	switch path.kind {
 	case TypeMACIP:
-		if m := v.macs[path.Key.MAC]; m != nil {
-			m.routes = without(m.routes, path)
+		if m := v.macs[path.mac]; m != nil {
+			m.routes.remove(path)
 			c.dirtyMAC(m)
 		}
-		if e := v.ips[path.Key.IP]; e != nil {
-			e.routes = without(e.routes, path)
+		if e := v.ips[path.ip.addr()]; e != nil {
+			e.routes.remove(path)
 			c.dirtyIP(e)
 		}
 	case TypeIMET:
 		if f := v.flood[path.floodEndpoint()]; f != nil {
-			f.routes = without(f.routes, path)
+			f.routes.remove(path)
 			c.decideFlood(f)
 		}
 	}
-}
-
-func without(paths []*Path, gone *Path) []*Path {
-	if i := slices.Index(paths, gone); i >= 0 {
-		return slices.Delete(paths, i, i+1)
-	}
-	return paths
 }
 
 // floodEndpoint is where BUM frames for the sender go: the PMSI tunnel identifier, or the next hop when that field is
@@ -173,20 +155,20 @@ func (c *Core) refuse(v *macVRF, path *Path) string {
 		return "encapsulation is not VXLAN" // EN-04
 	case a.Encap == EncapNone && path.peer.needEncap:
 		return "no encapsulation given" // EN-03
-	case path.Key.Tag != 0 && v.policy.StrictTag:
-		return fmt.Sprintf("ethernet tag %d in a VLAN-based EVI", path.Key.Tag) // ET-04
+	case path.rest != nil && path.rest.tag != 0 && v.policy.StrictTag:
+		return fmt.Sprintf("ethernet tag %d in a VLAN-based EVI", path.tag()) // ET-04
 	}
-	if path.Key.Type == TypeIMET {
+	if path.kind == TypeIMET {
 		return c.refuseIMET(v, path)
 	}
 	switch {
-	case path.Label1 == 0:
+	case path.label1 == 0:
 		return "VNI 0" // EN-06
-	case VNI(path.Label1) != v.vni:
-		return fmt.Sprintf("label names VNI %d", path.Label1) // FW-04
-	case path.Key.MAC.IsGroup() || path.Key.MAC.IsZero():
+	case VNI(path.label1) != v.vni:
+		return fmt.Sprintf("label names VNI %d", path.label1) // FW-04
+	case path.mac.IsGroup() || path.mac.IsZero():
 		return "no host's MAC" // T2-08
-	case path.Key.MAC == v.at.BridgeMAC:
+	case path.mac == v.at.BridgeMAC:
 		return "MAC of our own bridge" // T2-08
 	}
 	return ""
@@ -236,7 +218,7 @@ func (c *Core) isNews(r refusal) bool {
 func (c *Core) noteRefused(v *macVRF, path *Path, why string) {
 	r := refusal{peer: path.peer.addr, vni: v.vni, why: why}
 	if c.isNews(r) {
-		c.note(Note{Kind: NoteRefused, VNI: v.vni, MAC: path.Key.MAC, IP: path.Key.IP, VTEP: path.Attrs.NextHop, Peer: r.peer, Reason: why})
+		c.note(Note{Kind: NoteRefused, VNI: v.vni, MAC: path.mac, IP: path.ip.addr(), VTEP: path.Attrs.NextHop, Peer: r.peer, Reason: why})
 	}
 }
 

@@ -165,7 +165,7 @@ func routerFlag(router bool) uint8 {
 
 // isRouter reports what a received route says of an IPv6 host (ND-03).
 func (p *Path) isRouter() bool {
-	return p.Key.IP.Is6() && p.Attrs.HasNDFlags && p.Attrs.NDFlags&NDRouter != 0
+	return p.ip.len == 16 && p.Attrs.HasNDFlags && p.Attrs.NDFlags&NDRouter != 0
 }
 
 // usableHostIP reports whether an address can be a host's and may leave the link (T2-12).

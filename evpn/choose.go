@@ -1,9 +1,6 @@
 package evpn
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // claim is what counts when several VTEPs say a MAC is behind them.
 type claim struct {
@@ -57,19 +54,27 @@ func betterPath(a, b *Path) bool {
 		return a.Attrs.ASPathLen() < b.Attrs.ASPathLen()
 	case a.Attrs.Origin != b.Attrs.Origin:
 		return a.Attrs.Origin < b.Attrs.Origin
-	case a.Key.IP != b.Key.IP: // MAC-only first: the order in which a MAC's routes arrive must not show
-		return a.Key.IP.Less(b.Key.IP)
-	case a.Key != b.Key:
-		return a.Key.compare(b.Key) < 0
+	case a.ip != b.ip: // MAC-only first: the order in which a MAC's routes arrive must not show
+		return a.ip.addr().Less(b.ip.addr())
 	default:
-		return a.peer.addr.Less(b.peer.addr)
+		return a.compare(b) < 0
 	}
 }
 
 // bestPath returns the preferred path among those that give forwarding state, nil when there is none.
-func (c *Core) bestPath(v *macVRF, paths []*Path) *Path {
+func (c *Core) bestPath(v *macVRF, paths *pathList) *Path {
+	return c.bestOf(v, paths, noPath)
+}
+
+func noPath(*Path) bool { return false }
+
+// bestOf is bestPath without those that are left out.
+func (c *Core) bestOf(v *macVRF, paths *pathList, leftOut func(*Path) bool) *Path {
 	var best *Path
-	for _, p := range paths {
+	for p := range paths.all() {
+		if leftOut(p) {
+			continue
+		}
 		if why := c.refuse(v, p); why != "" {
 			c.noteRefused(v, p, why)
 			continue
@@ -78,8 +83,13 @@ func (c *Core) bestPath(v *macVRF, paths []*Path) *Path {
 			best = p
 		}
 	}
-	if best != nil && len(paths) > 2 && slices.ContainsFunc(paths, func(p *Path) bool { return betterPath(p, best) && c.refuse(v, p) == "" }) {
-		return c.bestOfCircle(v, paths)
+	if best == nil || paths.len() <= 2 {
+		return best
+	}
+	for p := range paths.all() {
+		if !leftOut(p) && betterPath(p, best) && c.refuse(v, p) == "" {
+			return c.bestOfCircle(v, paths, leftOut)
+		}
 	}
 	return best
 }
@@ -89,7 +99,7 @@ func (c *Core) bestPath(v *macVRF, paths []*Path) *Path {
 func (c *Core) outdone(m *macEntry, remote *Path) bool {
 	own := c.ownClaim(m)
 	won, lost, best := false, false, remote.claim().beats(own) != ""
-	for _, p := range m.routes {
+	for p := range m.routes.all() {
 		switch {
 		case c.refuse(m.vrf, p) != "":
 			continue
@@ -103,7 +113,7 @@ func (c *Core) outdone(m *macEntry, remote *Path) bool {
 	if !lost || !won || best {
 		return lost
 	}
-	largest := c.bestOfCircle(m.vrf, m.routes)
+	largest := c.bestOfCircle(m.vrf, &m.routes, noPath)
 	if !largest.Attrs.Sticky && largest.Attrs.Seq != own.seq {
 		return largest.Attrs.Seq > own.seq
 	}
@@ -112,11 +122,11 @@ func (c *Core) outdone(m *macEntry, remote *Path) bool {
 
 // bestOfCircle chooses when the sequence numbers are spread over the whole circle, so that each is newer than some other
 // one. Then they count by size: all must choose alike, in whatever order the routes came.
-func (c *Core) bestOfCircle(v *macVRF, paths []*Path) *Path {
+func (c *Core) bestOfCircle(v *macVRF, paths *pathList, leftOut func(*Path) bool) *Path {
 	var best *Path
-	for _, p := range paths {
+	for p := range paths.all() {
 		switch {
-		case c.refuse(v, p) != "":
+		case leftOut(p), c.refuse(v, p) != "":
 		case best == nil:
 			best = p
 		case p.Attrs.Sticky == best.Attrs.Sticky && p.Attrs.Seq != best.Attrs.Seq:

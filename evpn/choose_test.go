@@ -69,7 +69,7 @@ func TestBetterPath(t *testing.T) {
 	peers := []*peer{{addr: netip.MustParseAddr("10.0.0.253")}, {addr: netip.MustParseAddr("10.0.0.254")}}
 	path := func(change func(*Path)) *Path {
 		p := &Path{Attrs: &Attrs{NextHop: netip.MustParseAddr("192.0.2.1"), LocalPref: 100}, peer: peers[1]}
-		p.Key.RD = RD{0, 0, 0, 1, 0, 0, 0, 1}
+		p.rd = RD{0, 0, 0, 1, 0, 0, 0, 1}
 		change(p)
 		return p
 	}
@@ -83,10 +83,10 @@ func TestBetterPath(t *testing.T) {
 		{"local preference", path(func(p *Path) { p.Attrs.LocalPref = 200 }), plain},
 		{"shorter AS path", plain, path(func(p *Path) { p.Attrs.ASPath = "\x02\x01\x00\x00\xfc\x00" })},
 		{"origin", plain, path(func(p *Path) { p.Attrs.Origin = 2 })},
-		{"MAC-only before MAC/IP", plain, path(func(p *Path) { p.Key.IP = netip.MustParseAddr("172.16.0.1") })},
-		{"lower RD", plain, path(func(p *Path) { p.Key.RD[3] = 2 })},
-		{"lower tag", plain, path(func(p *Path) { p.Key.Tag = 7 })},
-		{"lower MAC", plain, path(func(p *Path) { p.Key.MAC[0] = 2 })},
+		{"MAC-only before MAC/IP", plain, path(func(p *Path) { p.ip = addressOf(netip.MustParseAddr("172.16.0.1")) })},
+		{"lower RD", plain, path(func(p *Path) { p.rd[3] = 2 })},
+		{"lower tag", plain, path(func(p *Path) { p.rest = &extra{tag: 7} })},
+		{"lower MAC", plain, path(func(p *Path) { p.mac[0] = 2 })},
 		{"lower peer", path(func(p *Path) { p.peer = peers[0] }), plain},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

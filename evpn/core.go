@@ -29,10 +29,13 @@ type Core struct {
 	started time.Time
 
 	peers map[netip.Addr]*peer
-	rib   map[RouteKey]*Path // the first of the paths with that key, one per peer
+	rib   rib
 	attrs map[*Attrs]*attrSet
 	vrfs  map[VNI]*macVRF
 	vteps map[netip.Addr]*vtep
+	// numbered holds the VTEPs by number, and nil for the numbers that are free: those of unnumbered.
+	numbered   []*vtep
+	unnumbered []uint32
 
 	importGen   uint32 // counts changes of route targets; attribute sets remember which one they were matched under
 	importIndex importIndex
@@ -75,7 +78,7 @@ type Core struct {
 func New(cfg Config) *Core {
 	c := &Core{
 		peers:    map[netip.Addr]*peer{},
-		rib:      map[RouteKey]*Path{},
+		rib:      newRIB(),
 		attrs:    map[*Attrs]*attrSet{},
 		vrfs:     map[VNI]*macVRF{},
 		vteps:    map[netip.Addr]*vtep{},
@@ -210,7 +213,7 @@ func (c *Core) expire(now time.Time) {
 			n := c.sweep(p)
 			c.note(Note{Kind: NotePeerRoutes, Peer: addr, Count: n, Reason: "stale routes dropped: restart time is over"})
 		}
-		if !p.up && p.first == nil {
+		if !p.up && p.paths == 0 {
 			delete(c.peers, addr)
 		}
 	}
@@ -223,7 +226,7 @@ func (c *Core) reap(now time.Time) {
 		return
 	}
 	c.holding = false
-	left := func(h holder) bool { return h.slot().adopted }
+	left := func(h holder) bool { return h.slot().is(adopted) }
 	stale := c.held(nil, left)
 	for _, v := range c.vrfsInOrder() {
 		if v.inService() || v.unfit != "" { // the others are down: serve lets go of theirs when they are up again
@@ -231,7 +234,7 @@ func (c *Core) reap(now time.Time) {
 		}
 	}
 	for _, h := range stale {
-		h.slot().adopted = false
+		h.slot().set(adopted, false)
 		c.want(h, h.slot().want)
 	}
 	if len(stale) > 0 {

@@ -39,7 +39,7 @@ func (c *Core) applied(ev Applied, now time.Time) {
 			return false
 		}
 		key := op.key()
-		if p := c.problems[key]; p != nil && p.retryAt.IsZero() && p.batch <= c.acked && !op.slot().queued {
+		if p := c.problems[key]; p != nil && p.retryAt.IsZero() && p.batch <= c.acked && !op.slot().is(queued) {
 			delete(c.problems, key)
 		}
 		if m, ok := op.holder.(*macEntry); ok {
@@ -61,7 +61,7 @@ func (c *Core) failed(f OpError, batch uint64, now time.Time) {
 		return // a later write is under way and will tell
 	}
 	c.settle(h, place{})
-	s.unknown = !f.Foreign
+	s.set(unknown, !f.Foreign)
 	p := c.problems[f.Op.Key]
 	if p == nil {
 		p = &problem{}
@@ -142,7 +142,7 @@ func (c *Core) observed(ev Observed, now time.Time) {
 	}
 	for _, h := range c.held(v, func(h holder) bool {
 		s := h.slot()
-		return s.have.there && s.batch <= asOf && !seen[h.key()]
+		return s.have.there() && s.batch <= asOf && !seen[h.key()]
 	}) {
 		drift += c.found(h, place{})
 	}
@@ -184,11 +184,11 @@ func (c *Core) held(v *macVRF, is func(holder) bool) []holder {
 // found records that the kernel holds p for h, and returns 1 when that is news.
 func (c *Core) found(h holder, p place) int {
 	s := h.slot()
-	if s.have == p && !s.unknown {
+	if s.have == p && !s.is(unknown) {
 		return 0
 	}
 	c.settle(h, p)
-	s.adopted = c.holding && p.there && !s.want.there
+	s.set(adopted, c.holding && p.there() && !s.want.there())
 	if s.settled() {
 		delete(c.problems, h.key())
 	}
@@ -205,11 +205,11 @@ func (c *Core) tampered(ev Tampered) {
 			continue
 		}
 		s := h.slot()
-		if !s.have.there && !s.want.there {
+		if !s.have.there() && !s.want.there() {
 			h.forget(c)
 			continue
 		}
-		s.unknown = true
+		s.set(unknown, true)
 		c.want(h, s.want)
 		if key.Table == TableVTEP { // the kernel drops the FDB entries behind a nexthop without a word
 			for vni := range c.vrfs {

@@ -283,7 +283,7 @@ func (c *Core) ipMoved(e *ipEntry, to binding, now time.Time) {
 	case e.local != nil:
 		was = e.local.mac
 	case e.best != nil && e.best.Attrs.NDFlags&NDImmutable == 0:
-		was, from = e.best.Key.MAC, e.best.Attrs.NextHop
+		was, from = e.best.mac, e.best.Attrs.NextHop
 	}
 	if was.IsZero() || was == to.mac {
 		return

@@ -2,36 +2,91 @@ package evpn
 
 import (
 	"cmp"
+	"encoding/binary"
 	"iter"
 	"net/netip"
 	"slices"
 	"time"
 )
 
-// place is what we want of, or believe about, one kernel entry; the zero place is "no entry".
+// place is what we want of, or believe about, one kernel entry; the zero place is "no entry". There are two for each of
+// very many entries, so a VTEP is named by its number.
 type place struct {
-	vtep   *vtep // TableFDB
-	mac    MAC   // TableNeighbor
-	there  bool
-	sticky bool // TableFDB
-	router bool // TableNeighbor
+	target [6]byte // TableFDB: the number of the VTEP; TableNeighbor: the MAC
+	flags  placeFlags
+}
+
+type placeFlags uint8
+
+const (
+	there  placeFlags = 1 << iota
+	behind            // TableFDB: target is a VTEP
+	sticky            // TableFDB
+	router            // TableNeighbor
+)
+
+func (p place) there() bool  { return p.flags&there != 0 }
+func (p place) sticky() bool { return p.flags&sticky != 0 }
+func (p place) router() bool { return p.flags&router != 0 }
+func (p place) mac() MAC     { return MAC(p.target) }
+
+func (f placeFlags) with(g placeFlags, yes bool) placeFlags {
+	if yes {
+		return f | g
+	}
+	return f
+}
+
+// placeBehind is the place of a MAC behind a VTEP.
+func placeBehind(t *vtep, isSticky bool) place {
+	p := place{flags: (there | behind).with(sticky, isSticky)}
+	binary.NativeEndian.PutUint32(p.target[:], t.number)
+	return p
+}
+
+// placeAt is the place of an IP at a MAC.
+func placeAt(mac MAC, isRouter bool) place {
+	return place{target: mac, flags: there.with(router, isRouter)}
+}
+
+// vtepAt is the VTEP that p names, nil when it names none.
+func (c *Core) vtepAt(p place) *vtep {
+	if p.flags&behind == 0 {
+		return nil
+	}
+	return c.numbered[binary.NativeEndian.Uint32(p.target[:])]
 }
 
 // slot is one kernel entry: what is wanted against what was last sent or seen.
 type slot struct {
-	want, have place
 	batch      uint64 // in which have was sent; the kernel has acknowledged it when it is not above Core.acked
-	queued     bool
-	unknown    bool // the kernel may hold something else than have: a write failed, or something interfered
-	adopted    bool // left by an earlier life and not wanted yet; kept while the core is holding
+	want, have place
+	state      slotState
+}
+
+type slotState uint8
+
+const (
+	queued  slotState = 1 << iota
+	unknown           // the kernel may hold something else than have: a write failed, or something interfered
+	adopted           // left by an earlier life and not wanted yet; kept while the core is holding
+)
+
+func (s *slot) is(x slotState) bool { return s.state&x != 0 }
+
+func (s *slot) set(x slotState, yes bool) {
+	s.state &^= x
+	if yes {
+		s.state |= x
+	}
 }
 
 // settled reports that the kernel holds what is wanted, as far as we know.
-func (s *slot) settled() bool { return s.want == s.have && !s.unknown }
+func (s *slot) settled() bool { return s.want == s.have && !s.is(unknown) }
 
 // idle reports that there is no entry, that none is wanted, and that nothing about it is on its way.
 func (s *slot) idle(c *Core) bool {
-	return s.settled() && !s.want.there && !s.queued && s.batch <= c.acked
+	return s.settled() && !s.want.there() && !s.is(queued) && s.batch <= c.acked
 }
 
 // holder is what stands behind a kernel entry.
@@ -43,16 +98,19 @@ type holder interface {
 
 // vtep is a remote VTEP: an FDB nexthop shared by every MAC behind it, in all VNIs.
 type vtep struct {
-	addr  netip.Addr
-	refs  int // places that name it, wanted or held
-	place slot
+	addr   netip.Addr
+	number uint32 // its index in Core.numbered; another's once it is forgotten
+	refs   int    // places that name it, wanted or held
+	place  slot
 }
 
 func (t *vtep) key() EntryKey { return EntryKey{Table: TableVTEP, Addr: t.addr} }
 func (t *vtep) slot() *slot   { return &t.place }
 func (t *vtep) forget(c *Core) {
-	if t.refs == 0 && t.place.idle(c) {
+	if t.refs == 0 && t.place.idle(c) && c.vteps[t.addr] == t {
 		delete(c.vteps, t.addr)
+		c.numbered[t.number] = nil
+		c.unnumbered = append(c.unnumbered, t.number)
 	}
 }
 
@@ -61,7 +119,7 @@ func (f *floodEntry) key() EntryKey {
 }
 func (f *floodEntry) slot() *slot { return &f.place }
 func (f *floodEntry) forget(c *Core) {
-	if len(f.routes) == 0 && f.place.idle(c) && f.vrf.flood[f.vtep] == f {
+	if f.routes.len() == 0 && f.place.idle(c) && f.vrf.flood[f.vtep] == f {
 		delete(f.vrf.flood, f.vtep)
 	}
 }
@@ -99,6 +157,13 @@ func (c *Core) vtepOf(addr netip.Addr) *vtep {
 	t := c.vteps[addr]
 	if t == nil {
 		t = &vtep{addr: addr}
+		if n := len(c.unnumbered) - 1; n >= 0 {
+			t.number, c.unnumbered = c.unnumbered[n], c.unnumbered[:n]
+			c.numbered[t.number] = t
+		} else {
+			t.number = uint32(len(c.numbered))
+			c.numbered = append(c.numbered, t)
+		}
 		c.vteps[addr] = t
 	}
 	return t
@@ -127,7 +192,7 @@ func (c *Core) holderOf(key EntryKey) holder {
 // decideFlood wants a flood entry while an accepted IMET route names the VTEP (T3-05, T3-07).
 func (c *Core) decideFlood(f *floodEntry) {
 	f.flooded = false
-	for _, p := range f.routes {
+	for p := range f.routes.all() {
 		if why := c.refuse(f.vrf, p); why != "" {
 			c.noteRefused(f.vrf, p, why)
 		} else {
@@ -135,7 +200,7 @@ func (c *Core) decideFlood(f *floodEntry) {
 		}
 	}
 	if f.vrf.inService() {
-		c.want(f, place{there: f.flooded})
+		c.want(f, place{flags: placeFlags(0).with(there, f.flooded)})
 	}
 	f.forget(c)
 }
@@ -145,7 +210,7 @@ func (c *Core) placeOf(m *macEntry) place {
 	if m.best == nil || m.local != nil && m.local.static {
 		return place{}
 	}
-	return place{there: true, vtep: c.vtepOf(m.best.Attrs.NextHop), sticky: m.best.Attrs.Sticky}
+	return placeBehind(c.vtepOf(m.best.Attrs.NextHop), m.best.Attrs.Sticky)
 }
 
 // want sets what the kernel is to hold for h.
@@ -154,15 +219,15 @@ func (c *Core) want(h holder, p place) {
 	if s.want != p {
 		old := s.want
 		s.want = p
-		c.refer(p.vtep, old.vtep)
+		c.refer(c.vtepAt(p), c.vtepAt(old))
 		if len(c.problems) > 0 {
 			delete(c.problems, h.key())
 		}
 	}
-	if p.there {
-		s.adopted = false
+	if p.there() {
+		s.set(adopted, false)
 	}
-	if !s.settled() && !s.adopted && !c.waits(h) {
+	if !s.settled() && !s.is(adopted) && !c.waits(h) {
 		c.enqueue(h)
 	}
 }
@@ -171,8 +236,9 @@ func (c *Core) want(h holder, p place) {
 func (c *Core) settle(h holder, p place) {
 	s := h.slot()
 	old := s.have
-	s.have, s.unknown = p, false
-	c.refer(p.vtep, old.vtep)
+	s.have = p
+	s.set(unknown, false)
+	c.refer(c.vtepAt(p), c.vtepAt(old))
 }
 
 // refer moves one reference between VTEPs. A VTEP is wanted as long as anything names it.
@@ -183,7 +249,7 @@ func (c *Core) refer(to, from *vtep) {
 	if to != nil {
 		to.refs++
 		if to.refs == 1 {
-			c.want(to, place{there: true})
+			c.want(to, place{flags: there})
 		}
 	}
 	if from != nil {
@@ -197,10 +263,10 @@ func (c *Core) refer(to, from *vtep) {
 
 func (c *Core) enqueue(h holder) {
 	s := h.slot()
-	if s.queued {
+	if s.is(queued) {
 		return
 	}
-	s.queued = true
+	s.set(queued, true)
 	t := h.key().Table
 	c.pending[t] = append(c.pending[t], h)
 }
@@ -234,9 +300,9 @@ func (c *Core) takeVTEPs(b *KernelBatch) (leaving []*vtep) {
 		t := h.(*vtep)
 		switch {
 		case t.place.settled():
-			t.place.queued = false
+			t.place.set(queued, false)
 			t.forget(c)
-		case t.place.want.there:
+		case t.place.want.there():
 			c.send(b, t)
 		default:
 			leaving = append(leaving, t)
@@ -252,7 +318,7 @@ func (c *Core) take(b *KernelBatch, t Table) {
 	for ; n < len(queue) && len(b.Ops) < maxBatchOps; n++ {
 		h := queue[n]
 		if s := h.slot(); s.settled() {
-			s.queued = false
+			s.set(queued, false)
 			h.forget(c)
 			continue
 		}
@@ -269,43 +335,43 @@ func (c *Core) take(b *KernelBatch, t Table) {
 func (c *Core) send(b *KernelBatch, h holder) {
 	s, key := h.slot(), h.key()
 	m, isMAC := h.(*macEntry)
-	takeover := isMAC && s.want.there && m.givenUp() && m.local.batch == 0
+	takeover := isMAC && s.want.there() && m.givenUp() && m.local.batch == 0
 	b.Ops = append(b.Ops, KernelOp{
 		Key:   key,
-		Entry: s.want.entry(),
-		Del:   !s.want.there,
+		Entry: c.entry(s.want),
+		Del:   !s.want.there(),
 		// What is not acknowledged may have failed because of an entry that is not ours.
-		Replace: takeover || s.have.there && !s.unknown && s.batch <= c.acked,
+		Replace: takeover || s.have.there() && !s.is(unknown) && s.batch <= c.acked,
 	})
 	p := c.problems[key]
 	if p != nil {
 		p.batch, p.retryAt = b.Seq, time.Time{}
 	}
-	if p != nil || takeover || !s.want.there {
+	if p != nil || takeover || !s.want.there() {
 		c.sent = append(c.sent, sentOp{h, b.Seq})
 	}
 	if takeover {
 		m.local.batch = b.Seq
 	}
 	c.settle(h, s.want)
-	s.batch, s.queued = b.Seq, false
+	s.batch = b.Seq
+	s.set(queued, false)
 }
 
-func (p place) entry() Entry {
-	e := Entry{MAC: p.mac, Sticky: p.sticky, Router: p.router}
-	if p.vtep != nil {
-		e.VTEP = p.vtep.addr
+// entry is what p says of the entry with that key.
+func (c *Core) entry(p place) Entry {
+	if t := c.vtepAt(p); t != nil {
+		return Entry{VTEP: t.addr, Sticky: p.sticky()}
 	}
-	return e
+	return Entry{MAC: p.mac(), Router: p.router()}
 }
 
 // placeFrom is the opposite of entry.
 func (c *Core) placeFrom(e Entry) place {
-	p := place{there: true, mac: e.MAC, sticky: e.Sticky, router: e.Router}
 	if e.VTEP.IsValid() {
-		p.vtep = c.vtepOf(e.VTEP)
+		return placeBehind(c.vtepOf(e.VTEP), e.Sticky)
 	}
-	return p
+	return placeAt(e.MAC, e.Router)
 }
 
 func (k EntryKey) compare(o EntryKey) int {

@@ -128,8 +128,8 @@ func (e Entry) describe() string {
 func (c *Core) wanted() map[EntryKey]Entry {
 	m := map[EntryKey]Entry{}
 	add := func(h holder) {
-		if s := h.slot(); s.want.there {
-			m[h.key()] = s.want.entry()
+		if s := h.slot(); s.want.there() {
+			m[h.key()] = c.entry(s.want)
 		}
 	}
 	for _, t := range c.vteps {

@@ -39,9 +39,9 @@ type macEntry struct {
 	vrf    *macVRF
 	mac    MAC
 	dirty  bool
-	routes []*Path // type 2, with or without an IP, from all VTEPs and peers
-	best   *Path   // the route that forwarding follows; nil: the MAC is local, or nobody's
-	reason string  // why it is not as the best route or the local host would have it; "" when it is
+	routes pathList // type 2, with or without an IP, from all VTEPs and peers
+	best   *Path    // the route that forwarding follows; nil: the MAC is local, or nobody's
+	reason string   // why it is not as the best route or the local host would have it; "" when it is
 
 	local      *localHost
 	announced  bool       // our MAC-only route is out
@@ -70,7 +70,7 @@ type ipEntry struct {
 	vrf    *macVRF
 	ip     netip.Addr
 	dirty  bool
-	routes []*Path
+	routes pathList
 	best   *Path
 	local  *binding
 	out    *announcedIP
@@ -90,8 +90,8 @@ type announcedIP struct {
 type floodEntry struct {
 	vrf     *macVRF
 	vtep    netip.Addr
-	routes  []*Path // IMET routes that name it
-	flooded bool    // one of them is accepted
+	routes  pathList // IMET routes that name it
+	flooded bool     // one of them is accepted
 	place   slot
 }
 
@@ -201,7 +201,7 @@ func (c *Core) serve(v *macVRF, now time.Time) {
 		kind = NoteVNIUp
 		if !c.holding {
 			for h := range v.holders() {
-				h.slot().adopted = false
+				h.slot().set(adopted, false)
 			}
 		}
 		c.readBack[v.vni] = true
@@ -276,7 +276,7 @@ func (c *Core) configure(cfg Config, now time.Time) {
 // clear removes our entries from the devices of a MAC-VRF that is not to be served any more; the devices stay.
 func (c *Core) clear(v *macVRF) {
 	for _, h := range c.held(v, func(holder) bool { return true }) {
-		h.slot().adopted = false
+		h.slot().set(adopted, false)
 		c.want(h, place{})
 	}
 }

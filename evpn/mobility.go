@@ -2,7 +2,6 @@ package evpn
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -45,8 +44,8 @@ func (c *Core) sight(m *macEntry, ev LocalMAC) {
 	default:
 		return
 	}
-	if m.place.have.there {
-		m.place.unknown = true // the row took the place of ours
+	if m.place.have.there() {
+		m.place.set(unknown, true) // the row took the place of ours
 	}
 	c.dirtyMAC(m)
 }
@@ -75,7 +74,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 		c.forgetMAC(m)
 		return
 	}
-	remote := c.bestPath(v, m.routes)
+	remote := c.bestPath(v, &m.routes)
 	m.reason = ""
 	switch {
 	case m.flaps.frozen():
@@ -101,8 +100,8 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	for _, e := range v.pinned[m.mac] {
 		c.dirtyIP(e)
 	}
-	for _, p := range m.routes {
-		if e := v.ips[p.Key.IP]; e != nil {
+	for p := range m.routes.all() {
+		if e := v.ips[p.ip.addr()]; e != nil {
 			c.dirtyIP(e)
 		}
 	}
@@ -131,7 +130,7 @@ func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 			m.seq = remote.Attrs.Seq + 1
 		}
 		if c.outdone(m, remote) {
-			m.seq = c.bestOfCircle(m.vrf, m.routes).Attrs.Seq + 1
+			m.seq = c.bestOfCircle(m.vrf, &m.routes, noPath).Attrs.Seq + 1
 		}
 		if !h.static && m.owner != here { // a static row is not learned
 			c.moved(m, remote.Attrs.NextHop, now)
@@ -217,7 +216,7 @@ func (c *Core) noteContenders(m *macEntry) {
 	if m.best == nil || !m.best.Attrs.Sticky {
 		return
 	}
-	for _, p := range m.routes {
+	for p := range m.routes.all() {
 		a, owner := p.Attrs, m.best.Attrs.NextHop
 		if a.Sticky || a.NextHop == owner || !newer(a.Seq, m.best.Attrs.Seq) || c.refuse(m.vrf, p) != "" {
 			continue
@@ -238,7 +237,7 @@ func ownerName(owner netip.Addr) string {
 
 // forgetMAC drops an entry that says nothing any more.
 func (c *Core) forgetMAC(m *macEntry) {
-	if m.local == nil && len(m.routes) == 0 && len(m.ips) == 0 && len(m.heard) == 0 && m.flaps == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+	if m.local == nil && m.routes.len() == 0 && len(m.ips) == 0 && len(m.heard) == 0 && m.flaps == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
 		delete(m.vrf.macs, m.mac)
 	}
 }
@@ -264,7 +263,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 	if v.inService() {
 		p := place{}
 		if e.best != nil {
-			p = place{there: true, mac: e.best.Key.MAC, router: e.best.isRouter()}
+			p = placeAt(e.best.mac, e.best.isRouter())
 		}
 		c.want(e, p)
 	}
@@ -273,25 +272,21 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 
 // bestIPPath is the best route for an IP, routes for a MAC that is local left aside: their sender has lost it.
 func (c *Core) bestIPPath(e *ipEntry) *Path {
-	candidates := e.routes
-	if slices.ContainsFunc(candidates, e.lost) {
-		candidates = slices.DeleteFunc(slices.Clone(candidates), e.lost)
-	}
-	return c.bestPath(e.vrf, candidates)
+	return c.bestOf(e.vrf, &e.routes, e.lost)
 }
 
 // lost reports that a route for the IP does not count: its MAC is on a local port or frozen, or the IP is frozen with
 // another MAC.
 func (e *ipEntry) lost(p *Path) bool {
-	m := e.vrf.macs[p.Key.MAC]
+	m := e.vrf.macs[p.mac]
 	if m != nil && (m.isLocal() || m.flaps.frozen()) {
 		return true
 	}
-	return e.flaps.dropped() || e.flaps.frozen() && p.Key.MAC != e.flaps.kept.mac
+	return e.flaps.dropped() || e.flaps.frozen() && p.mac != e.flaps.kept.mac
 }
 
 func (c *Core) forgetIP(e *ipEntry) {
-	if e.local == nil && len(e.routes) == 0 && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
+	if e.local == nil && e.routes.len() == 0 && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
 		delete(e.vrf.ips, e.ip)
 	}
 }

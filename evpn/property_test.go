@@ -573,7 +573,7 @@ func (x *chaos) checkEmpty(t *rapid.T) {
 // remembered counts what the core keeps because of facts about peers, routes and hosts.
 func (c *Core) remembered() map[string]int {
 	left := map[string]int{
-		"peers": len(c.peers), "rib": len(c.rib), "attrs": len(c.attrs), "vteps": len(c.vteps),
+		"peers": len(c.peers), "rib": len(c.rib.paths), "attrs": len(c.attrs), "vteps": len(c.vteps), "numbered": len(c.numbered) - len(c.unnumbered),
 		"problems": len(c.problems), "sent": len(c.sent), "readBack": len(c.readBack),
 		"dirtyMACs": len(c.dirtyMACs), "dirtyIPs": len(c.dirtyIPs), "flapping": len(c.flapping),
 		"awaiting": len(c.awaiting),

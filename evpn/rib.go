@@ -5,19 +5,6 @@ import (
 	"time"
 )
 
-// Path is one route as one peer sent it.
-type Path struct {
-	Route
-	Attrs *Attrs
-
-	peer     *peer
-	session  uint32 // the session of the peer that sent it last; older than the peer's is stale
-	received int64  // Unix time in ns
-	nextKey  *Path  // the same key from another peer
-	prev     *Path  // the peer's paths, oldest first
-	next     *Path
-}
-
 // peer is one BGP neighbour, kept while it is up or has routes that are retained.
 type peer struct {
 	addr        netip.Addr
@@ -28,7 +15,6 @@ type peer struct {
 	needEncap   bool
 	session     uint32
 	retainUntil time.Time // stale routes are dropped then; zero: none are retained
-	first, last *Path
 	paths       int
 }
 
@@ -53,7 +39,7 @@ func (c *Core) peerUp(ev PeerUp, now time.Time) {
 	p.asn, p.up, p.needEncap, p.complete = ev.ASN, true, ev.NeedEncap, false
 	p.session++
 	switch {
-	case p.first == nil:
+	case p.paths == 0:
 	case ev.Forwarding: // back in time: from here on End-of-RIB decides, or the stale timer (RFC 4724 §4.2, GR-09)
 		p.retainUntil = now.Add(staleTime)
 	default:
@@ -70,7 +56,7 @@ func (c *Core) peerDown(ev PeerDown, now time.Time) {
 	}
 	p.up = false
 	p.session++
-	if ev.Retain > 0 && p.first != nil {
+	if ev.Retain > 0 && p.paths > 0 {
 		// A second loss must not lengthen what the first allowed (GR-09).
 		if p.retainUntil.IsZero() {
 			p.retainUntil = now.Add(ev.Retain)
@@ -97,16 +83,14 @@ func (c *Core) endOfRIB(ev EndOfRIB) {
 
 // sweep removes the paths of p that its present session has not sent, and returns their number.
 func (c *Core) sweep(p *peer) int {
-	n := 0
-	for path := p.first; path != nil; {
-		next := path.next
-		if path.session != p.session {
-			c.remove(path)
-			n++
-		}
-		path = next
+	if p.paths == 0 {
+		return 0
 	}
-	return n
+	stale := c.rib.from(func(path *Path) bool { return path.peer == p && path.session != p.session })
+	for _, path := range stale {
+		c.remove(path)
+	}
+	return len(stale)
 }
 
 // update takes in what one UPDATE says. Withdraws come first: an UPDATE may withdraw a key and announce it again.
@@ -115,43 +99,26 @@ func (c *Core) update(u *Update, now time.Time) {
 	if p == nil || !p.up {
 		return // a straggler of a session whose end we already know
 	}
-	for _, key := range u.Unreach {
-		if path := c.find(key, p); path != nil {
+	for i := range u.Unreach {
+		if path := c.rib.find(&u.Unreach[i], p); path != nil {
 			c.remove(path)
 		}
-	}
-	if len(u.Reach) == 0 {
-		return
 	}
 	for i := range u.Reach {
 		c.reach(p, &u.Reach[i], u.Attrs, now)
 	}
 }
 
-func (c *Core) find(key RouteKey, p *peer) *Path {
-	path := c.rib[key]
-	for path != nil && path.peer != p {
-		path = path.nextKey
-	}
-	return path
-}
-
 // reach stores one announced route. The same key from the same peer replaces (T2-07, T3-04).
 func (c *Core) reach(p *peer, r *Route, attrs *Attrs, now time.Time) {
-	path := c.find(r.Key, p)
+	path := c.rib.find(&r.Key, p)
 	if path == nil {
-		path = &Path{Route: *r, Attrs: attrs, peer: p, nextKey: c.rib[r.Key], prev: p.last}
-		c.rib[r.Key] = path
-		if p.last == nil {
-			p.first = path
-		} else {
-			p.last.next = path
-		}
-		p.last = path
+		path = newPath(p, r, attrs)
+		c.rib.put(path)
 		p.paths++
 	} else {
 		c.takeOut(path)
-		path.Route, path.Attrs = *r, attrs
+		path.say(r, attrs)
 	}
 	path.session, path.received = p.session, now.UnixNano()
 	c.putIn(path)
@@ -160,30 +127,8 @@ func (c *Core) reach(p *peer, r *Route, attrs *Attrs, now time.Time) {
 // remove forgets a path.
 func (c *Core) remove(path *Path) {
 	c.takeOut(path)
-	p := path.peer
-	if path.prev == nil {
-		p.first = path.next
-	} else {
-		path.prev.next = path.next
-	}
-	if path.next == nil {
-		p.last = path.prev
-	} else {
-		path.next.prev = path.prev
-	}
-	p.paths--
-	first := c.rib[path.Key]
-	switch {
-	case first != path:
-		for first.nextKey != path {
-			first = first.nextKey
-		}
-		first.nextKey = path.nextKey
-	case path.nextKey != nil:
-		c.rib[path.Key] = path.nextKey
-	default:
-		delete(c.rib, path.Key)
-	}
+	path.peer.paths--
+	c.rib.drop(path)
 }
 
 // putIn hands a path to every MAC-VRF that imports it; takeOut is the opposite.

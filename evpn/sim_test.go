@@ -520,7 +520,7 @@ func (s *sim) agreed(host int) netip.Addr {
 				continue
 			}
 			e := v.core.vrfs[simVNI].ips[simIP(host)]
-			if known := e != nil && e.best != nil; known != announced || known && e.best.Key.MAC != mac {
+			if known := e != nil && e.best != nil; known != announced || known && e.best.mac != mac {
 				s.fail("%s of %s: announced by %s: %v, known to %s: %v", simIP(host), mac, o.addr, announced, v.addr, known)
 			}
 		}

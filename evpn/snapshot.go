@@ -178,11 +178,11 @@ func (c *Core) kernelStatus(h holder) KernelStatus {
 		return KernelStatus{State: "blocked", Reason: p.why}
 	case p != nil:
 		return KernelStatus{State: "failed", Reason: p.why}
-	case s.adopted:
+	case s.is(adopted):
 		return KernelStatus{State: "adopted"}
 	case !s.settled() || s.batch > c.acked:
 		return KernelStatus{State: "pending"}
-	case s.have.there:
+	case s.have.there():
 		return KernelStatus{State: "installed"}
 	default:
 		return KernelStatus{State: "none"}
@@ -195,7 +195,7 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 	var out []MACView
 	for _, v := range c.vrfsFor(vni) {
 		for _, m := range v.macsInOrder() {
-			if m.local != nil || m.best != nil || m.place.have.there || m.flaps.duplicate() {
+			if m.local != nil || m.best != nil || m.place.have.there() || m.flaps.duplicate() {
 				view := c.macView(m)
 				if candidates {
 					view.Candidates = c.candidates(m)
@@ -210,25 +210,25 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 func (c *Core) macView(m *macEntry) MACView {
 	view := MACView{
 		VNI: m.vrf.vni, MAC: m.mac, Local: m.isLocal(), Announced: m.announced, Moves: m.moves, Reason: m.reason,
-		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Routes: len(m.routes), Duplicate: m.flaps.view(),
+		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Routes: m.routes.len(), Duplicate: m.flaps.view(),
 	}
 	for _, e := range m.ips {
 		view.IPs = append(view.IPs, e.ip)
 	}
-	for _, p := range m.routes {
-		if p.Key.IP.IsValid() && !slices.Contains(view.IPs, p.Key.IP) {
-			view.IPs = append(view.IPs, p.Key.IP)
+	for p := range m.routes.all() {
+		if ip := p.ip.addr(); p.hasIP() && !slices.Contains(view.IPs, ip) {
+			view.IPs = append(view.IPs, ip)
 		}
 	}
 	slices.SortFunc(view.IPs, netip.Addr.Compare)
 	if m.local != nil {
 		view.Port, view.Static, view.Seq = m.local.port, m.local.static, m.seq
 	}
-	switch {
+	switch held := c.vtepAt(m.place.have); {
 	case m.best != nil:
 		view.VTEP, view.Seq, view.Sticky = m.best.Attrs.NextHop, m.best.Attrs.Seq, m.best.Attrs.Sticky
-	case m.local == nil && m.place.have.vtep != nil:
-		view.VTEP = m.place.have.vtep.addr // left by an earlier life
+	case m.local == nil && held != nil:
+		view.VTEP = held.addr // left by an earlier life
 	}
 	return view
 }
@@ -243,7 +243,7 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 	if m.local != nil {
 		out = append(out, Candidate{Local: true, MAC: m.mac, Port: m.local.port, VTEP: c.cfg.VTEP, Seq: m.seq, Since: time.Unix(0, m.since), Best: m.isLocal(), Lost: m.reason})
 	}
-	for _, p := range m.routes {
+	for p := range m.routes.all() {
 		cand := p.candidate()
 		cand.Best = p == m.best
 		if !cand.Best {
@@ -264,7 +264,7 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 		}
 		out = append(out, cand)
 	}
-	for _, p := range e.routes {
+	for p := range e.routes.all() {
 		cand := p.candidate()
 		cand.Best = p == e.best
 		if !cand.Best {
@@ -284,7 +284,7 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 
 func (p *Path) candidate() Candidate {
 	return Candidate{
-		MAC: p.Key.MAC, IP: p.Key.IP, VTEP: p.Attrs.NextHop, Peer: p.peer.addr, RD: p.Key.RD,
+		MAC: p.mac, IP: p.ip.addr(), VTEP: p.Attrs.NextHop, Peer: p.peer.addr, RD: p.rd,
 		Seq: p.Attrs.Seq, Sticky: p.Attrs.Sticky, Since: time.Unix(0, p.received),
 	}
 }
@@ -297,7 +297,7 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 			view := NeighborView{VNI: v.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil, Duplicate: e.flaps.view()}
 			switch {
 			case e.best != nil:
-				view.MAC, view.VTEP, view.Seq, view.Router = e.best.Key.MAC, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
+				view.MAC, view.VTEP, view.Seq, view.Router = e.best.mac, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
 				view.Since, view.Sticky = time.Unix(0, e.best.received), e.best.Attrs.Sticky
 			case e.binding() != nil:
 				b := e.binding()
@@ -308,8 +308,8 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 				if m := v.macs[b.mac]; m != nil && m.local != nil {
 					view.Port = m.local.port
 				}
-			case e.place.have.there:
-				view.MAC, view.Router = e.place.have.mac, e.place.have.router
+			case e.place.have.there():
+				view.MAC, view.Router = e.place.have.mac(), e.place.have.router()
 			default:
 				continue
 			}
@@ -333,7 +333,7 @@ func (c *Core) VTEPs(vni VNI) []VTEPView {
 			}
 		}
 		for _, f := range v.floodInOrder() {
-			if f.flooded || f.place.have.there {
+			if f.flooded || f.place.have.there() {
 				macs[f.vtep] += 0
 			}
 		}
@@ -342,7 +342,7 @@ func (c *Core) VTEPs(vni VNI) []VTEPView {
 			view := VTEPView{VNI: v.vni, VTEP: addr, MACs: n}
 			if f := v.flood[addr]; f != nil {
 				view.Flood, view.Kernel = f.flooded, c.kernelStatus(f)
-				view.describe(f.routes)
+				view.describe(&f.routes)
 			}
 			out = append(out, view)
 		}
@@ -352,10 +352,10 @@ func (c *Core) VTEPs(vni VNI) []VTEPView {
 }
 
 // describe fills in what the IMET routes of a VTEP say.
-func (view *VTEPView) describe(routes []*Path) {
-	for i, p := range routes {
-		if at := time.Unix(0, p.received); i == 0 || at.Before(view.Since) {
-			view.Since, view.RD = at, p.Key.RD
+func (view *VTEPView) describe(routes *pathList) {
+	for p := range routes.all() {
+		if at := time.Unix(0, p.received); p == routes.first || at.Before(view.Since) {
+			view.Since, view.RD = at, p.rd
 		}
 		if !slices.Contains(view.Peers, p.peer.addr) {
 			view.Peers = append(view.Peers, p.peer.addr)
@@ -412,13 +412,8 @@ func (c *Core) VNIs() []VNIView {
 // Routes returns the received routes, or with peer the zero Addr those of all peers, ordered by key and peer.
 func (c *Core) Routes(peer netip.Addr) []RouteView {
 	var out []RouteView
-	for _, addr := range c.peerAddrs() {
-		if peer.IsValid() && addr != peer {
-			continue
-		}
-		for p := c.peers[addr].first; p != nil; p = p.next {
-			out = append(out, c.routeView(p))
-		}
+	for _, p := range c.rib.from(func(p *Path) bool { return !peer.IsValid() || p.peer.addr == peer }) {
+		out = append(out, c.routeView(p))
 	}
 	slices.SortFunc(out, func(a, b RouteView) int {
 		return cmp.Or(a.Key.compare(b.Key), a.Peer.Compare(b.Peer))
@@ -428,14 +423,14 @@ func (c *Core) Routes(peer netip.Addr) []RouteView {
 
 func (c *Core) routeView(p *Path) RouteView {
 	view := RouteView{
-		Route: p.Route, Attrs: *p.Attrs, Peer: p.peer.addr,
+		Route: p.Route(), Attrs: *p.Attrs, Peer: p.peer.addr,
 		Received: time.Unix(0, p.received), Stale: p.session != p.peer.session || !p.peer.up,
 	}
 	for _, v := range c.importers(c.attrs[p.Attrs], p.Attrs) {
 		view.VNIs = append(view.VNIs, v.vni)
-		switch p.Key.Type {
+		switch p.kind {
 		case TypeMACIP:
-			view.Best = view.Best || v.macs[p.Key.MAC] != nil && v.macs[p.Key.MAC].best == p || v.ips[p.Key.IP] != nil && v.ips[p.Key.IP].best == p
+			view.Best = view.Best || v.macs[p.mac] != nil && v.macs[p.mac].best == p || v.ips[p.ip.addr()] != nil && v.ips[p.ip.addr()].best == p
 		case TypeIMET:
 			view.Best = view.Best || c.refuse(v, p) == ""
 		}
@@ -452,8 +447,8 @@ func (c *Core) rejected(p *Path) string {
 		return "no route target"
 	case len(vrfs) == 0:
 		return "no VNI here imports its route targets"
-	case p.Key.Type != TypeMACIP && p.Key.Type != TypeIMET:
-		return fmt.Sprintf("route type %d is stored only", p.Key.Type)
+	case p.kind != TypeMACIP && p.kind != TypeIMET:
+		return fmt.Sprintf("route type %d is stored only", p.kind)
 	}
 	why := ""
 	for _, v := range vrfs {
@@ -491,15 +486,18 @@ func (c *Core) OwnRoutes() []RouteView {
 
 // Peers returns what the core knows of its peers, by address.
 func (c *Core) Peers() []PeerView {
+	refused := map[*peer]int{}
+	for _, path := range c.rib.paths {
+		for ; path != nil; path = path.nextKey {
+			if c.rejected(path) != "" {
+				refused[path.peer]++
+			}
+		}
+	}
 	var out []PeerView
 	for _, addr := range c.peerAddrs() {
 		p := c.peers[addr]
-		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.complete, Stale: !p.retainUntil.IsZero()}
-		for path := p.first; path != nil; path = path.next {
-			if c.rejected(path) != "" {
-				view.Refused++
-			}
-		}
+		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, Refused: refused[p], EoR: p.complete, Stale: !p.retainUntil.IsZero()}
 		out = append(out, view)
 	}
 	return out
@@ -524,15 +522,15 @@ func (c *Core) Totals() Totals {
 	}
 	for h := range c.allHolders() {
 		sl := h.slot()
-		if sl.want.there {
+		if sl.want.there() {
 			t.Wanted++
 		}
 		switch {
 		case !sl.settled() || sl.batch > c.acked:
-			if !sl.adopted {
+			if !sl.is(adopted) {
 				t.Pending++
 			}
-		case sl.have.there:
+		case sl.have.there():
 			t.Installed++
 		}
 	}
