@@ -39,14 +39,14 @@ func (c *Core) imetAttrs(v *macVRF) *Attrs {
 // advertiseMAC keeps our MAC-only route in step with who owns the MAC (T2-01, T2-09, T2-10).
 func (c *Core) advertiseMAC(m *macEntry) {
 	v := m.vrf
-	want := v.inService() && m.isLocal() && !m.flaps.dropped()
-	if want == m.announced && (!want || m.seq == m.announcedS) {
+	want := v.inService() && m.isLocal() && !m.flaps().dropped()
+	if want == m.announced() && (!want || m.seq() == m.announcedS()) {
 		return
 	}
-	m.announced, m.announcedS = want, m.seq
+	m.own().announced, m.own().announcedS = want, m.seq()
 	op := RouteOp{Withdraw: !want, Route: c.ownRoute(v, m.mac, netip.Addr{})}
 	if want {
-		op.Attrs = c.ownAttrs(v, setKey{seq: m.seq})
+		op.Attrs = c.ownAttrs(v, setKey{seq: m.seq()})
 	}
 	c.routes = append(c.routes, op)
 }
@@ -58,7 +58,7 @@ func (c *Core) advertiseIP(e *ipEntry, ours bool) {
 	var want *announcedIP
 	if ours && v.inService() {
 		b := e.binding()
-		want = &announcedIP{mac: b.mac, seq: v.macs[b.mac].seq, router: b.router}
+		want = &announcedIP{mac: b.mac, seq: v.macs[b.mac].seq(), router: b.router}
 	}
 	if want != nil && e.out != nil && *want == *e.out {
 		return
@@ -88,8 +88,8 @@ func (c *Core) announceAgain(v *macVRF) {
 		send(c.ownIMET(v), c.imetAttrs(v))
 	}
 	for _, m := range v.macsInOrder() {
-		if m.announced {
-			send(c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS}))
+		if m.announced() {
+			send(c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS()}))
 		}
 	}
 	for _, e := range v.ipsInOrder() {
@@ -105,8 +105,8 @@ func (c *Core) withdrawAll(v *macVRF) {
 		c.advertiseIP(e, false)
 	}
 	for _, m := range v.macsInOrder() {
-		if m.announced {
-			m.announced = false
+		if m.announced() {
+			m.own().announced = false
 			c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, m.mac, netip.Addr{})})
 		}
 	}

@@ -95,7 +95,7 @@ func (c *Core) bind(e *ipEntry, b binding, now time.Time) {
 		c.unbind(e)
 		b.since = now.UnixNano()
 		m := e.vrf.mac(b.mac)
-		m.ips = append(m.ips, e)
+		m.own().ips = append(m.ips(), e)
 	}
 	e.local = &b
 	e.vrf.countFramed(e.local, 1)
@@ -108,8 +108,8 @@ func (c *Core) unbind(e *ipEntry) {
 		return
 	}
 	if m := e.vrf.macs[e.local.mac]; m != nil {
-		if i := slices.Index(m.ips, e); i >= 0 {
-			m.ips = slices.Delete(m.ips, i, i+1)
+		if i := slices.Index(m.ips(), e); i >= 0 {
+			m.own().ips = slices.Delete(m.ips(), i, i+1)
 		}
 		c.dirtyMAC(m)
 	}

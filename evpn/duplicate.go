@@ -109,22 +109,25 @@ func (f *flaps) due(p DuplicatePolicy) time.Time {
 // flapper is a MAC or an IP.
 type flapper interface {
 	holder
-	flapping() **flaps
+	flapping() *flaps
+	setFlaps(f *flaps)
 	again(c *Core) // decide it again
 }
 
-func (m *macEntry) flapping() **flaps { return &m.flaps }
+func (m *macEntry) flapping() *flaps  { return m.flaps() }
+func (m *macEntry) setFlaps(f *flaps) { m.own().flaps = f }
 func (m *macEntry) again(c *Core)     { c.dirtyMAC(m) }
-func (e *ipEntry) flapping() **flaps  { return &e.flaps }
+func (e *ipEntry) flapping() *flaps   { return e.flaps }
+func (e *ipEntry) setFlaps(f *flaps)  { e.flaps = f }
 func (e *ipEntry) again(c *Core)      { c.dirtyIP(e) }
 
 // moved counts a move of h to a local port, or to another MAC. What follows from too many is decided by judge, once the
 // move itself has been decided.
 func (c *Core) moved(h flapper, from netip.Addr, now time.Time) *flaps {
-	f := *h.flapping()
+	f := h.flapping()
 	if f == nil {
 		f = &flaps{}
-		*h.flapping() = f
+		h.setFlaps(f)
 		c.flapping[h] = true
 	}
 	f.rival = from
@@ -143,7 +146,7 @@ func (c *Core) moved(h flapper, from netip.Addr, now time.Time) *flaps {
 
 // judge finds h to be a duplicate when it has moved too often.
 func (c *Core) judge(h flapper, now time.Time) {
-	f, p := *h.flapping(), c.cfg.Duplicates.withDefaults()
+	f, p := h.flapping(), c.cfg.Duplicates.withDefaults()
 	if f == nil || f.duplicate() || len(f.times) < p.Moves {
 		return
 	}
@@ -195,14 +198,14 @@ func (c *Core) recoverDuplicates(now time.Time) {
 	p := c.cfg.Duplicates.withDefaults()
 	var due []flapper
 	for h := range c.flapping {
-		if at := (*h.flapping()).due(p); now.Before(at) {
+		if at := h.flapping().due(p); now.Before(at) {
 			c.sweepAt(at, now)
 		} else {
 			due = append(due, h)
 		}
 	}
 	for _, h := range inOrder(due) {
-		f := *h.flapping()
+		f := h.flapping()
 		if !f.duplicate() {
 			c.forgetFlaps(h)
 			continue
@@ -235,7 +238,7 @@ func (c *Core) release(h flapper) {
 
 // forgetFlaps forgets that h ever moved.
 func (c *Core) forgetFlaps(h flapper) {
-	*h.flapping() = nil
+	h.setFlaps(nil)
 	delete(c.flapping, h)
 	h.forget(c)
 }
@@ -245,7 +248,7 @@ func (c *Core) forgetFlaps(h flapper) {
 func (c *Core) ClearDuplicates(vni VNI, mac MAC, ip netip.Addr) int {
 	var named []flapper
 	for h := range c.flapping {
-		f, key := *h.flapping(), h.key()
+		f, key := h.flapping(), h.key()
 		e, isIP := h.(*ipEntry)
 		switch {
 		case !f.duplicate() || vni != 0 && key.VNI != vni:
@@ -269,7 +272,7 @@ func (c *Core) forgetMoves(v *macVRF) {
 		if h.key().VNI != v.vni {
 			return false
 		}
-		*h.flapping() = nil
+		h.setFlaps(nil)
 		return true
 	})
 	v.pinned = nil

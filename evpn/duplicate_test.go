@@ -38,7 +38,7 @@ func TestFlapsAreBounded(t *testing.T) {
 		c.Flush(now)
 		now = now.Add(time.Duration(i%40) * time.Second)
 	}
-	if len(c.flapping) != 3 || c.vrfs[100].macs[other].flaps != nil {
+	if len(c.flapping) != 3 || c.vrfs[100].macs[other].flaps() != nil {
 		t.Errorf("%d are remembered to have moved, want the MAC and the two IPs", len(c.flapping))
 	}
 	if most > 16 {

@@ -207,7 +207,7 @@ func (c *Core) decideFlood(f *floodEntry) {
 
 // placeOf is the FDB entry that follows a route. A static row on a local port stays in the kernel; ours would be refused.
 func (c *Core) placeOf(m *macEntry) place {
-	if m.best == nil || m.local != nil && m.local.static {
+	if m.best == nil || m.local() != nil && m.local().static {
 		return place{}
 	}
 	return placeBehind(c.vtepOf(m.best.Attrs.NextHop), m.best.Attrs.Sticky)
@@ -335,7 +335,7 @@ func (c *Core) take(b *KernelBatch, t Table) {
 func (c *Core) send(b *KernelBatch, h holder) {
 	s, key := h.slot(), h.key()
 	m, isMAC := h.(*macEntry)
-	takeover := isMAC && s.want.there() && m.givenUp() && m.local.batch == 0
+	takeover := isMAC && s.want.there() && m.givenUp() && m.local().batch == 0
 	b.Ops = append(b.Ops, KernelOp{
 		Key:   key,
 		Entry: c.entry(s.want),
@@ -351,7 +351,7 @@ func (c *Core) send(b *KernelBatch, h holder) {
 		c.sent = append(c.sent, sentOp{h, b.Seq})
 	}
 	if takeover {
-		m.local.batch = b.Seq
+		m.local().batch = b.Seq
 	}
 	c.settle(h, s.want)
 	s.batch = b.Seq

@@ -41,7 +41,7 @@ type aged struct {
 // on that port, and waits a little until it has.
 func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 	m := v.macs[ev.MAC]
-	if m == nil || m.local == nil || m.local.port != ev.Port {
+	if m == nil || m.local() == nil || m.local().port != ev.Port {
 		c.await(v, ev, now)
 		c.sightedMAC(Sighted{VNI: ev.VNI, MAC: ev.MAC, Port: ev.Port})
 		return
@@ -81,7 +81,7 @@ func (v *macVRF) tooMany(m *macEntry, e *ipEntry) string {
 		return ""
 	}
 	n := 0
-	for _, e := range m.ips {
+	for _, e := range m.ips() {
 		if e.local.framed {
 			n++
 		}
@@ -102,8 +102,8 @@ func (c *Core) sightedMAC(ev Sighted) {
 	m := v.macs[ev.MAC]
 	switch {
 	case m == nil:
-	case m.local != nil:
-		if h := m.local; h.static && h.yielded && h.port == ev.Port {
+	case m.local() != nil:
+		if h := m.local(); h.static && h.yielded && h.port == ev.Port {
 			h.sighted = true
 			c.dirtyMAC(m)
 		}
@@ -118,7 +118,7 @@ func (c *Core) sightedMAC(ev Sighted) {
 // await keeps the word of a frame until the bridge has the MAC on that port.
 func (c *Core) await(v *macVRF, ev LocalIP, now time.Time) {
 	m := v.macs[ev.MAC]
-	if m == nil || len(m.heard) == 0 {
+	if m == nil || len(m.heard()) == 0 {
 		if len(c.awaiting) >= maxAwaiting {
 			why := "too many MACs in frames that the bridge does not have"
 			if c.isNews(refusal{vni: v.vni, why: why}) {
@@ -129,19 +129,22 @@ func (c *Core) await(v *macVRF, ev LocalIP, now time.Time) {
 		m = v.mac(ev.MAC)
 		c.awaiting = append(c.awaiting, awaited{m, now.Add(confirmWithin)})
 	}
-	if i := slices.IndexFunc(m.heard, func(h LocalIP) bool { return h.IP == ev.IP }); i >= 0 {
-		m.heard[i] = ev
-	} else if len(m.heard) < maxFramedPerMAC {
-		m.heard = append(m.heard, ev)
+	if i := slices.IndexFunc(m.heard(), func(h LocalIP) bool { return h.IP == ev.IP }); i >= 0 {
+		m.heard()[i] = ev
+	} else if len(m.heard()) < maxFramedPerMAC {
+		m.own().heard = append(m.heard(), ev)
 	}
 }
 
 // confirm has the words count that waited for the bridge.
 func (c *Core) confirm(m *macEntry, now time.Time) {
-	words := m.heard
-	m.heard = nil
+	words := m.heard()
+	if len(words) == 0 {
+		return
+	}
+	m.own().heard = nil
 	for _, ev := range words {
-		if ev.Port == m.local.port {
+		if ev.Port == m.local().port {
 			c.frame(m.vrf, ev, now)
 		} else {
 			c.await(m.vrf, ev, now)
@@ -154,7 +157,7 @@ func (c *Core) expireAwaited(now time.Time) {
 	n := 0
 	for ; n < len(c.awaiting) && !now.Before(c.awaiting[n].until); n++ {
 		m := c.awaiting[n].macEntry
-		m.heard = nil
+		m.own().heard = nil
 		c.forgetMAC(m)
 	}
 	c.awaiting = slices.Delete(c.awaiting, 0, n)
@@ -172,11 +175,11 @@ func (c *Core) ageBindings(now time.Time) {
 		m := e.vrf.macs[e.local.mac]
 		quiet := now.Sub(time.Unix(0, e.local.heard))
 		switch {
-		case m == nil || m.local == nil || quiet > (probeTries+1)*probeAfter-probeAfter/2:
+		case m == nil || m.local() == nil || quiet > (probeTries+1)*probeAfter-probeAfter/2:
 			c.unframe(e)
 			continue
 		case quiet > probeAfter/2 && m.isLocal():
-			c.probes = append(c.probes, Probe{VNI: e.vrf.vni, Port: m.local.port, MAC: m.mac, IP: e.ip})
+			c.probes = append(c.probes, Probe{VNI: e.vrf.vni, Port: m.local().port, MAC: m.mac, IP: e.ip})
 		}
 		e.ageing = true
 		c.ageing = append(c.ageing, aged{e, now.Add(probeAfter)})
@@ -198,7 +201,7 @@ func (c *Core) unframe(e *ipEntry) {
 
 // unhear takes back all that the frames of a MAC said: it is gone.
 func (c *Core) unhear(m *macEntry) {
-	for _, e := range slices.Clone(m.ips) {
+	for _, e := range slices.Clone(m.ips()) {
 		c.unframe(e)
 	}
 }

@@ -34,27 +34,66 @@ type derived struct {
 	unfit     string // why it is not served, whatever its devices are like; "" when it may be
 }
 
-// macEntry is all that is known of one MAC.
+// macEntry is all that is known of one MAC. There are very many that are remote and never were anything else: what they
+// do not have is in home.
 type macEntry struct {
 	vrf    *macVRF
-	mac    MAC
-	dirty  bool
+	home   *home
 	routes pathList // type 2, with or without an IP, from all VTEPs and peers
 	best   *Path    // the route that forwarding follows; nil: the MAC is local, or nobody's
-	reason string   // why it is not as the best route or the local host would have it; "" when it is
+	since  int64    // when the present owner became it, Unix time in ns
+	place  slot
+	owner  address // the VTEP that has it, here, or the zero address: nobody
+	mac    MAC
+	dirty  bool
+}
 
+// home is what is known of a MAC beside the routes for it: as a host of ours, and as one that moved.
+type home struct {
 	local      *localHost
+	reason     string     // why it is not as the best route or the local host would have it; "" when it is
 	announced  bool       // our MAC-only route is out
 	seq        uint32     // our sequence number; kept while the entry lives (MM-17)
 	announcedS uint32     // the number in our announced route
+	moves      uint32     // changes of owner
 	ips        []*ipEntry // local bindings of this MAC
 	heard      []LocalIP  // from frames, until the bridge says that the MAC is there
-	owner      netip.Addr // the VTEP that has it, here, or the zero Addr: nobody
-	since      int64      // when the present owner became it, Unix time in ns
-	moves      uint32     // changes of owner
 	flaps      *flaps     // nil: it did not move lately
-	place      slot
 }
+
+// noHome is the home of MACs without one; nobody writes to it.
+var noHome home
+
+// own is the home of m, to be written to.
+func (m *macEntry) own() *home {
+	if m.home == nil {
+		m.home = &home{}
+	}
+	return m.home
+}
+
+func (m *macEntry) known() *home {
+	if m.home == nil {
+		return &noHome
+	}
+	return m.home
+}
+
+func (m *macEntry) setReason(why string) {
+	if why != m.reason() {
+		m.own().reason = why
+	}
+}
+
+func (m *macEntry) local() *localHost  { return m.known().local }
+func (m *macEntry) reason() string     { return m.known().reason }
+func (m *macEntry) announced() bool    { return m.known().announced }
+func (m *macEntry) announcedS() uint32 { return m.known().announcedS }
+func (m *macEntry) seq() uint32        { return m.known().seq }
+func (m *macEntry) moves() uint32      { return m.known().moves }
+func (m *macEntry) ips() []*ipEntry    { return m.known().ips }
+func (m *macEntry) heard() []LocalIP   { return m.known().heard }
+func (m *macEntry) flaps() *flaps      { return m.known().flaps }
 
 // localHost says that the bridge has the MAC on a local port.
 type localHost struct {
@@ -69,14 +108,14 @@ type localHost struct {
 type ipEntry struct {
 	vrf    *macVRF
 	ip     netip.Addr
-	dirty  bool
 	routes pathList
 	best   *Path
 	local  *binding
 	out    *announcedIP
 	flaps  *flaps // nil: it did not move lately
-	ageing bool   // in Core.ageing
 	place  slot
+	dirty  bool
+	ageing bool // in Core.ageing
 }
 
 // announcedIP is our MAC/IP route as it went out.

@@ -12,7 +12,7 @@ func (c *Core) localMAC(ev LocalMAC, now time.Time) {
 		return
 	}
 	if ev.Gone {
-		if m := v.macs[ev.MAC]; m != nil && m.local != nil {
+		if m := v.macs[ev.MAC]; m != nil && m.local() != nil {
 			c.lose(m)
 		}
 		return
@@ -24,19 +24,19 @@ func (c *Core) localMAC(ev LocalMAC, now time.Time) {
 
 // lose forgets that a MAC is on a local port, and with it what its frames said.
 func (c *Core) lose(m *macEntry) {
-	m.local = nil
+	m.own().local = nil
 	c.dirtyMAC(m)
 	c.unhear(m)
 }
 
 // sight records on which port the bridge has a MAC.
 func (c *Core) sight(m *macEntry, ev LocalMAC) {
-	switch h := m.local; {
+	switch h := m.local(); {
 	case h == nil:
-		m.local = &localHost{port: ev.Port, static: ev.Static, sighted: true}
+		m.own().local = &localHost{port: ev.Port, static: ev.Static, sighted: true}
 	case h.port != ev.Port:
 		// From one of our ports to another is no EVPN move (MM-15), unless the MAC was elsewhere in between.
-		m.local = &localHost{port: ev.Port, static: ev.Static, sighted: h.sighted || h.yielded}
+		m.own().local = &localHost{port: ev.Port, static: ev.Static, sighted: h.sighted || h.yielded}
 	case h.yielded && !(h.static && ev.Static): // a row that was given up is there again
 		h.static, h.sighted, h.batch = ev.Static, true, 0
 	case h.static != ev.Static:
@@ -55,13 +55,13 @@ func (c *Core) localMACs(v *macVRF, seen []LocalMAC, asOf uint64, now time.Time)
 	there := make(map[MAC]bool, len(seen))
 	for _, ev := range seen {
 		there[ev.MAC] = true
-		if m := v.macs[ev.MAC]; m != nil && m.givenUp() && (m.local.batch == 0 || m.local.batch > asOf) {
+		if m := v.macs[ev.MAC]; m != nil && m.givenUp() && (m.local().batch == 0 || m.local().batch > asOf) {
 			continue // not seen again: the dump is older than the entry that takes the row's place
 		}
 		c.localMAC(ev, now)
 	}
 	for _, m := range v.macsInOrder() {
-		if m.local != nil && !there[m.mac] {
+		if m.local() != nil && !there[m.mac] {
 			c.lose(m)
 		}
 	}
@@ -75,14 +75,14 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 		return
 	}
 	remote := c.bestPath(v, &m.routes)
-	m.reason = ""
+	m.setReason("")
 	switch {
-	case m.flaps.frozen():
+	case m.flaps().frozen():
 		m.frozen()
-	case m.local != nil:
+	case m.local() != nil:
 		c.contest(m, remote, now)
 	}
-	if m.isLocal() || m.flaps.frozen() {
+	if m.isLocal() || m.flaps().frozen() {
 		m.best = nil
 	} else {
 		m.best = remote
@@ -94,7 +94,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	if v.inService() {
 		c.want(m, c.placeOf(m))
 	}
-	for _, e := range m.ips {
+	for _, e := range m.ips() {
 		c.dirtyIP(e)
 	}
 	for _, e := range v.pinned[m.mac] {
@@ -110,7 +110,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 
 // contest settles a MAC that is local, and perhaps remote as well: RFC 7432 §15.
 func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
-	h := m.local
+	h := m.local()
 	sighted := h.sighted
 	h.sighted = false
 	if sighted || remote == nil && h.batch == 0 {
@@ -126,13 +126,13 @@ func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 		m.yield("sticky at " + remote.Attrs.NextHop.String())
 	case sighted:
 		// MM-02: it came to us, whatever number it had. Nothing to outbid when the remote number is the lower one.
-		if !newer(m.seq, remote.Attrs.Seq) {
-			m.seq = remote.Attrs.Seq + 1
+		if !newer(m.seq(), remote.Attrs.Seq) {
+			m.own().seq = remote.Attrs.Seq + 1
 		}
 		if c.outdone(m, remote) {
-			m.seq = c.bestOfCircle(m.vrf, &m.routes, noPath).Attrs.Seq + 1
+			m.own().seq = c.bestOfCircle(m.vrf, &m.routes, noPath).Attrs.Seq + 1
 		}
-		if !h.static && m.owner != here { // a static row is not learned
+		if !h.static && m.owner != addressHere { // a static row is not learned
 			c.moved(m, remote.Attrs.NextHop, now)
 		}
 	case h.yielded || c.outdone(m, remote):
@@ -143,48 +143,51 @@ func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 // frozen lets a duplicate be ours exactly while the bridge has it on a local port: remotes have no say, and neither the
 // bridge's row nor our number changes hands (MM-13). A row that goes is no move, so its announcement goes as well.
 func (m *macEntry) frozen() {
-	if m.flaps.dropped() {
-		m.reason = m.flaps.verdict()
+	if m.flaps().dropped() {
+		m.setReason(m.flaps().verdict())
 	}
-	if m.local != nil {
-		m.local.sighted, m.local.yielded = false, false
+	if m.local() != nil {
+		m.local().sighted, m.local().yielded = false, false
 	}
 }
 
 // yield gives a local MAC up to a remote VTEP (MM-06, MM-07). A row that the bridge learned is to be overwritten by our
 // entry, and counts again if the remote route goes before that is done; a static row stays, whatever happens.
 func (m *macEntry) yield(why string) {
-	h := m.local
-	m.reason = why
+	h := m.local()
 	if h.static {
-		m.reason += ", but a static row on " + h.port + " is not ours to remove"
+		why += ", but a static row on " + h.port + " is not ours to remove"
 	}
+	m.setReason(why)
 	h.yielded = true
 }
 
 // givenUp reports that the row on the local port is to be overwritten by our entry.
-func (m *macEntry) givenUp() bool { return m.local != nil && m.local.yielded && !m.local.static }
+func (m *macEntry) givenUp() bool { return m.local() != nil && m.local().yielded && !m.local().static }
 
 // takenOver takes in what became of the write that was to take the place of the row on the local port.
 func (c *Core) takenOver(m *macEntry, batch uint64, failed bool) {
 	switch {
-	case m.local == nil || m.local.batch != batch:
+	case m.local() == nil || m.local().batch != batch:
 		return
 	case failed:
-		m.local.batch = 0
+		m.local().batch = 0
 	default:
 		c.lose(m)
 	}
 	c.dirtyMAC(m)
 }
 
-func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, seq: m.seq} }
+func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, seq: m.seq()} }
 
 // isLocal reports whether the MAC is ours to announce.
-func (m *macEntry) isLocal() bool { return m.local != nil && !m.local.yielded }
+func (m *macEntry) isLocal() bool { return m.local() != nil && !m.local().yielded }
 
 // here stands for ourselves among the owners of a MAC; no VTEP has this address.
-var here = netip.IPv4Unspecified()
+var (
+	here        = netip.IPv4Unspecified()
+	addressHere = addressOf(here)
+)
 
 // noteMove remembers who has the MAC now, and tells when it was someone else's.
 func (c *Core) noteMove(m *macEntry, now time.Time) {
@@ -195,16 +198,16 @@ func (c *Core) noteMove(m *macEntry, now time.Time) {
 	case m.best != nil:
 		owner = m.best.Attrs.NextHop
 	}
-	was := m.owner
+	was := m.owner.addr()
 	if owner == was {
 		return
 	}
-	m.owner, m.since = owner, now.UnixNano()
+	m.owner, m.since = addressOf(owner), now.UnixNano()
 	if !was.IsValid() || !owner.IsValid() {
 		return
 	}
-	m.moves++
-	n := Note{Kind: NoteMACMoved, VNI: m.vrf.vni, MAC: m.mac, Count: int(m.moves), Reason: "from " + ownerName(was) + " to " + ownerName(owner)}
+	m.own().moves++
+	n := Note{Kind: NoteMACMoved, VNI: m.vrf.vni, MAC: m.mac, Count: int(m.moves()), Reason: "from " + ownerName(was) + " to " + ownerName(owner)}
 	if owner != here {
 		n.VTEP = owner
 	}
@@ -237,7 +240,7 @@ func ownerName(owner netip.Addr) string {
 
 // forgetMAC drops an entry that says nothing any more.
 func (c *Core) forgetMAC(m *macEntry) {
-	if m.local == nil && m.routes.len() == 0 && len(m.ips) == 0 && len(m.heard) == 0 && m.flaps == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+	if m.local() == nil && m.routes.len() == 0 && len(m.ips()) == 0 && len(m.heard()) == 0 && m.flaps() == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
 		delete(m.vrf.macs, m.mac)
 	}
 }
@@ -253,7 +256,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 	ours := false
 	if b := e.binding(); b != nil && v.macs[b.mac] != nil {
 		m := v.macs[b.mac]
-		ours = m.isLocal() && !m.flaps.dropped() && !e.flaps.dropped()
+		ours = m.isLocal() && !m.flaps().dropped() && !e.flaps.dropped()
 	}
 	c.advertiseIP(e, ours)
 	e.best = nil
@@ -279,7 +282,7 @@ func (c *Core) bestIPPath(e *ipEntry) *Path {
 // another MAC.
 func (e *ipEntry) lost(p *Path) bool {
 	m := e.vrf.macs[p.mac]
-	if m != nil && (m.isLocal() || m.flaps.frozen()) {
+	if m != nil && (m.isLocal() || m.flaps().frozen()) {
 		return true
 	}
 	return e.flaps.dropped() || e.flaps.frozen() && p.mac != e.flaps.kept.mac

@@ -485,14 +485,14 @@ func (x *chaos) check(t *rapid.T) {
 			continue
 		}
 		m := x.core.vrfs[key.VNI].macs[key.MAC]
-		if m == nil || m.local == nil || r.learned && !m.isLocal() {
+		if m == nil || m.local() == nil || r.learned && !m.isLocal() {
 			t.Fatalf("the bridge has %s on a local port, the core does not know: %+v", key, m)
 		}
 	}
 	for vni, v := range x.core.vrfs {
 		for mac, m := range v.macs {
 			key := EntryKey{Table: TableFDB, VNI: vni, MAC: mac}
-			if r, there := x.kernel.rows[key]; m.local != nil && (!there || r.ours) {
+			if r, there := x.kernel.rows[key]; m.local() != nil && (!there || r.ours) {
 				t.Fatalf("%s is a local host, the bridge has %+v", key, r)
 			}
 		}
@@ -535,7 +535,7 @@ func (x *chaos) checkOwnRoutes(t *rapid.T) {
 	for _, vni := range worldVNIs {
 		v := x.core.vrfs[vni]
 		for _, m := range v.macs {
-			if m.announced != (m.isLocal() && v.inService()) || m.announced && m.announcedS != m.seq {
+			if m.announced() != (m.isLocal() && v.inService()) || m.announced() && m.announcedS() != m.seq() {
 				t.Fatalf("announcement of %s is out of step: %+v", m.mac, m)
 			}
 		}

@@ -195,7 +195,7 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 	var out []MACView
 	for _, v := range c.vrfsFor(vni) {
 		for _, m := range v.macsInOrder() {
-			if m.local != nil || m.best != nil || m.place.have.there() || m.flaps.duplicate() {
+			if m.local() != nil || m.best != nil || m.place.have.there() || m.flaps().duplicate() {
 				view := c.macView(m)
 				if candidates {
 					view.Candidates = c.candidates(m)
@@ -209,10 +209,10 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 
 func (c *Core) macView(m *macEntry) MACView {
 	view := MACView{
-		VNI: m.vrf.vni, MAC: m.mac, Local: m.isLocal(), Announced: m.announced, Moves: m.moves, Reason: m.reason,
-		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Routes: m.routes.len(), Duplicate: m.flaps.view(),
+		VNI: m.vrf.vni, MAC: m.mac, Local: m.isLocal(), Announced: m.announced(), Moves: m.moves(), Reason: m.reason(),
+		Since: time.Unix(0, m.since), Kernel: c.kernelStatus(m), Routes: m.routes.len(), Duplicate: m.flaps().view(),
 	}
-	for _, e := range m.ips {
+	for _, e := range m.ips() {
 		view.IPs = append(view.IPs, e.ip)
 	}
 	for p := range m.routes.all() {
@@ -221,13 +221,13 @@ func (c *Core) macView(m *macEntry) MACView {
 		}
 	}
 	slices.SortFunc(view.IPs, netip.Addr.Compare)
-	if m.local != nil {
-		view.Port, view.Static, view.Seq = m.local.port, m.local.static, m.seq
+	if m.local() != nil {
+		view.Port, view.Static, view.Seq = m.local().port, m.local().static, m.seq()
 	}
 	switch held := c.vtepAt(m.place.have); {
 	case m.best != nil:
 		view.VTEP, view.Seq, view.Sticky = m.best.Attrs.NextHop, m.best.Attrs.Seq, m.best.Attrs.Sticky
-	case m.local == nil && held != nil:
+	case m.local() == nil && held != nil:
 		view.VTEP = held.addr // left by an earlier life
 	}
 	return view
@@ -240,14 +240,14 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 	if m.best != nil {
 		winner = m.best.claim()
 	}
-	if m.local != nil {
-		out = append(out, Candidate{Local: true, MAC: m.mac, Port: m.local.port, VTEP: c.cfg.VTEP, Seq: m.seq, Since: time.Unix(0, m.since), Best: m.isLocal(), Lost: m.reason})
+	if m.local() != nil {
+		out = append(out, Candidate{Local: true, MAC: m.mac, Port: m.local().port, VTEP: c.cfg.VTEP, Seq: m.seq(), Since: time.Unix(0, m.since), Best: m.isLocal(), Lost: m.reason()})
 	}
 	for p := range m.routes.all() {
 		cand := p.candidate()
 		cand.Best = p == m.best
 		if !cand.Best {
-			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps.verdict(), winner.beats(p.claim()), "same claim by another route or peer")
+			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps().verdict(), winner.beats(p.claim()), "same claim by another route or peer")
 		}
 		out = append(out, cand)
 	}
@@ -305,8 +305,8 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 				if e.out != nil {
 					view.Seq = e.out.seq
 				}
-				if m := v.macs[b.mac]; m != nil && m.local != nil {
-					view.Port = m.local.port
+				if m := v.macs[b.mac]; m != nil && m.local() != nil {
+					view.Port = m.local().port
 				}
 			case e.place.have.there():
 				view.MAC, view.Router = e.place.have.mac(), e.place.have.router()
@@ -379,10 +379,10 @@ func (c *Core) VNIs() []VNIView {
 			view.OwnRoutes++
 		}
 		for _, m := range v.macs {
-			if m.announced {
+			if m.announced() {
 				view.OwnRoutes++
 			}
-			if m.flaps.duplicate() {
+			if m.flaps().duplicate() {
 				view.DuplicateMACs++
 			}
 			if m.isLocal() {
@@ -470,8 +470,8 @@ func (c *Core) OwnRoutes() []RouteView {
 			add(v, c.ownIMET(v), c.imetAttrs(v))
 		}
 		for _, m := range v.macsInOrder() {
-			if m.announced {
-				add(v, c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS}))
+			if m.announced() {
+				add(v, c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS()}))
 			}
 		}
 		for _, e := range v.ipsInOrder() {
