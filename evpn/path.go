@@ -77,8 +77,9 @@ func newPath(p *peer, r *Route, attrs *Attrs) *Path {
 // say has the path say what r does, which has the same key.
 func (p *Path) say(r *Route, attrs *Attrs) {
 	p.Attrs, p.label1, p.rest = attrs, r.Label1, nil
-	if x := (extra{r.Key.Tag, r.Label2, r.Key.PrefixLen, r.Key.ESI, r.ESI, r.GW}); x != (extra{}) {
-		p.rest = &x
+	x := extra{r.Key.Tag, r.Label2, r.Key.PrefixLen, r.Key.ESI, r.ESI, r.GW}
+	if x != (extra{}) {
+		p.rest = new(x)
 	}
 }
 
