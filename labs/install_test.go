@@ -379,18 +379,23 @@ func BenchmarkInstall(tb *testing.B) {
 			b := startBench(tb)
 			o := b.observe(tb)
 			add, del := announcements(tb, 0, n, farVTEP, 0), withdrawals(tb, 0, n)
-			var install, withdraw time.Duration
-			idle, cpu := b.rss(tb), b.cpu(tb)
+			var install, withdraw, installCPU, withdrawCPU time.Duration
+			idle := b.rss(tb)
 			var loaded float64
 			for tb.Loop() {
+				before := b.cpu(tb)
 				install += b.exchange(tb, o, add, counted(false, n, n))
 				loaded = b.rss(tb)
+				between := b.cpu(tb)
 				withdraw += b.exchange(tb, o, del, counted(true, n, n))
+				installCPU += between - before
+				withdrawCPU += b.cpu(tb) - between
 			}
 			rounds := float64(tb.N)
 			tb.ReportMetric(install.Seconds()/rounds*1000, "ms/install")
 			tb.ReportMetric(withdraw.Seconds()/rounds*1000, "ms/withdraw")
-			tb.ReportMetric((b.cpu(tb)-cpu).Seconds()*1e6/rounds/float64(n), "cpu-µs/route")
+			tb.ReportMetric(installCPU.Seconds()*1e6/rounds/float64(n), "cpu-µs/install")
+			tb.ReportMetric(withdrawCPU.Seconds()*1e6/rounds/float64(n), "cpu-µs/withdraw")
 			tb.ReportMetric(idle, "MiB-idle")
 			tb.ReportMetric(loaded, "MiB-loaded")
 		})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"github.com/sirupsen/logrus"
@@ -73,6 +74,12 @@ func (e *engine) start(ctx context.Context, cfg *config.Config) error {
 	return e.secure(ctx)
 }
 
+// families are those that GoBGP is to keep tables for, by the numbers of its configuration.
+var families = []uint32{
+	uint32(oc.AFI_SAFI_TYPE_L2VPN_EVPN.ToInt()),
+	uint32(oc.AFI_SAFI_TYPE_RTC.ToInt()),
+}
+
 // starting keeps two engines of one process, in tests, from starting at once: StartBgp writes package-level variables.
 var starting sync.Mutex
 
@@ -91,6 +98,7 @@ func (e *engine) listen(ctx context.Context, cfg *config.Config) error {
 			RouterId:        cfg.RouterID.String(),
 			ListenPort:      int32(port),
 			ListenAddresses: []string{addr.String()},
+			Families:        families, // GoBGP makes tables for all it knows otherwise, 7 MB of them
 		}})
 		starting.Unlock()
 		if err == nil {
