@@ -201,7 +201,15 @@ func (c *Core) decide(now time.Time) {
 	}
 	clear(c.dirtyMACs)
 	clear(c.dirtyIPs)
-	c.dirtyMACs, c.dirtyIPs = c.dirtyMACs[:0], c.dirtyIPs[:0]
+	c.dirtyMACs, c.dirtyIPs = emptied(c.dirtyMACs), emptied(c.dirtyIPs)
+}
+
+// emptied is a queue with nothing in it that keeps its room, unless that is more than everyday work needs.
+func emptied[T any](queue []T) []T {
+	if cap(queue) > maxBatchOps {
+		return nil
+	}
+	return queue[:0]
 }
 
 // expire drops what was retained from sessions that did not come back in time (GR-06, GR-09).

@@ -278,6 +278,9 @@ func (c *Core) nextBatch() KernelBatch {
 		return KernelBatch{}
 	}
 	b := KernelBatch{Seq: c.batch + 1}
+	if n := c.waiting(); n > 0 {
+		b.Ops = make([]KernelOp, 0, min(n, maxBatchOps))
+	}
 	leaving := c.takeVTEPs(&b)
 	for _, t := range []Table{TableFlood, TableFDB, TableNeighbor} {
 		c.take(&b, t)
@@ -290,6 +293,15 @@ func (c *Core) nextBatch() KernelBatch {
 	}
 	c.batch = b.Seq
 	return b
+}
+
+// waiting is the number of entries in the queues.
+func (c *Core) waiting() int {
+	n := 0
+	for _, q := range c.pending {
+		n += len(q)
+	}
+	return n
 }
 
 // takeVTEPs sends the VTEPs that come and returns those that go.
@@ -327,7 +339,7 @@ func (c *Core) take(b *KernelBatch, t Table) {
 	clear(queue[:n])
 	c.pending[t] = queue[n:]
 	if n == len(queue) {
-		c.pending[t] = queue[:0]
+		c.pending[t] = emptied(queue)
 	}
 }
 
