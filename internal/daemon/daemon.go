@@ -142,6 +142,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { d.probe(ctx); return nil })
 	g.Go(func() error { d.announce(ctx); return nil })
 	g.Go(func() error { d.watchHealth(ctx); return nil })
+	g.Go(func() error { d.tidy(ctx); return nil })
 	if s := d.opts.Sockets; s != nil {
 		g.Go(func() error { return ended(ctx, "api", d.serveAPI(ctx, s.api)) })
 		if s.metrics != nil {
