@@ -20,7 +20,8 @@
 //   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range. A pair that this life knows stays ours when
 //     someone replaces what it says, until someone deletes it: our rows point to it.
 //   - Remote MAC: NTF_EXT_LEARNED on both halves, the bridge's on the VXLAN port, the VXLAN device's with a nexthop group
-//     of ours (or a dst where the kernel has no FDB nexthops).
+//     of ours (or a dst where the kernel has no FDB nexthops). On another port a row with the flag is someone else's; a
+//     static one is a host's, whose orchestrator wrote it over a row of ours: the kernel keeps the flag then.
 //   - Neighbours: NTF_EXT_LEARNED and protocol 186 together. The protocol alone stays on a row that someone else
 //     replaced by hand; the flag does not.
 //   - Flood list: NTF_EXT_LEARNED on the all-zero MAC. Linux keeps that flag per list, not per dst: a list begun by an

@@ -50,21 +50,30 @@ func dialWatch(receiveBuffer int) (*netlink.Conn, error) {
 }
 
 // echoFilter drops, in the kernel, notifications of new rows that carry NTF_EXT_LEARNED: those are what we write
-// ourselves. Deletes pass, and so does a local frame that takes an entry over, since that clears the flag. (What someone
-// else writes with the flag set is found by the next read-back only.)
+// ourselves. Deletes pass, and so does a local frame that takes an entry over, since that clears the flag. So do static
+// rows of the bridge: one that is written by hand over an entry of ours keeps the flag. (What else someone writes with the
+// flag set is found by the next read-back only.)
 func echoFilter() []bpf.RawInstruction {
 	const (
 		headerType = 4               // offset of nlmsg_type
+		rowFamily  = 16              // offset of ndm_family
+		rowState   = 16 + 8          // offset of ndm_state
 		rowFlags   = 16 + 10         // offset of ndm_flags
 		accept     = uint32(1) << 31 // octets to keep
 	)
-	var wire [2]byte // BPF loads in network order what netlink writes in the machine's
-	binary.NativeEndian.PutUint16(wire[:], unix.RTM_NEWNEIGH)
+	wire := func(v uint16) uint32 { // BPF loads in network order what netlink writes in the machine's
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
+	}
 	program, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: headerType, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(binary.BigEndian.Uint16(wire[:])), SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire(unix.RTM_NEWNEIGH), SkipTrue: 8},
 		bpf.LoadAbsolute{Off: rowFlags, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.NTF_SELF, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: rowFamily, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_BRIDGE, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: rowState, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: wire(unix.NUD_NOARP), SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: accept},
 	})
@@ -197,9 +206,11 @@ func (w *watcher) bridgeRow(at *attached, r row, del bool) {
 }
 
 // isLocalMAC reports whether a row of a bridge, on another port than the VXLAN device, tells of a host. Permanent rows
-// are addresses of the bridge itself; rows with NTF_EXT_LEARNED were put there by another daemon.
+// are addresses of the bridge itself; rows with NTF_EXT_LEARNED were put there by another daemon, unless they are static:
+// what is written with the flag never is, but a static row written over one of ours keeps the flag.
 func isLocalMAC(r row) bool {
-	return !r.ext() && r.state&unix.NUD_PERMANENT == 0 && !r.mac.IsGroup() && !r.mac.IsZero()
+	static := r.state&unix.NUD_NOARP != 0
+	return (!r.ext() || static) && r.state&unix.NUD_PERMANENT == 0 && !r.mac.IsGroup() && !r.mac.IsZero()
 }
 
 func localMAC(at *attached, r row, port string, gone bool) evpn.LocalMAC {

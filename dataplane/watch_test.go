@@ -124,6 +124,34 @@ func TestLocalFrameTakesOver(t *testing.T) {
 	}
 }
 
+// TestStaticRowOverOurs: an orchestrator writes a static row for a host that BGP still says is elsewhere. The kernel leaves
+// our mark on it, and yet it is not ours: the host is here, and what we want of the MAC leaves the row alone.
+func TestStaticRowOverOurs(t *testing.T) {
+	l := newLab(t)
+	c := l.start()
+	l.must(addVTEP(vtep2), addFDB(macA, vtep2), addFDB(macB, vtep2))
+	c.look(func() {
+		if len(c.macs[10]) != 0 {
+			t.Errorf("our own rows were taken for hosts: %+v", c.macs)
+		}
+	})
+	for _, line := range []string{"static", "sticky static"} {
+		run(t, "bridge fdb replace "+macA.String()+" dev p10 master "+line)
+		c.wait(t, "the host on its port", func() bool { m := c.macs[10][macA]; return m.Port == "p10" && m.Static })
+	}
+	if e, _ := l.entry(addFDB(macA, vtep2).Key); e.Entry.VTEP.IsValid() {
+		t.Errorf("what is left of our entry is observed as %+v", e)
+	}
+	l.must(del(addFDB(macA, vtep2)))
+	row := macA.String() + " dev p10 extern_learn sticky master br10 static"
+	wantLines(t, "after our delete", fdb(t, macA), strings.TrimPrefix(row, macA.String()+" "))
+	if failed := l.Apply(t.Context(), evpn.KernelBatch{Seq: 99, Ops: []evpn.KernelOp{replace(addFDB(macA, vtep2))}}).Failed; len(failed) != 1 {
+		t.Errorf("a remote route took the row over: %v", failed)
+	}
+	run(t, "bridge fdb del "+macA.String()+" dev p10 master")
+	c.wait(t, "the host to go", func() bool { _, ok := c.macs[10][macA]; return !ok })
+}
+
 func TestLocalIPsOfTheNeighborTable(t *testing.T) {
 	l := newLab(t)
 	run(t, `ip neigh add 10.1.1.7 lladdr 02:00:00:00:01:07 dev br10 nud stale
