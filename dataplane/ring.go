@@ -33,20 +33,21 @@ type ring struct {
 	at   int // slot that comes next
 }
 
-// openRing makes a ring for the frames that come in on a port. Nothing is received before the filter is in place.
-func openRing(ifindex int) (*ring, error) {
+// newRing makes a ring that receives nothing before it is bound to a port. The kernel takes 10 ms for it, and more when it is
+// busy.
+func newRing() (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
 	r := &ring{file: os.NewFile(uintptr(fd), "packet")}
-	if err := r.setUp(fd, ifindex); err != nil {
+	if err := r.setUp(fd); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
 
-func (r *ring) setUp(fd, ifindex int) (err error) {
+func (r *ring) setUp(fd int) (err error) {
 	filter := snoopFilter()
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	request := unix.TpacketReq{
@@ -64,16 +65,25 @@ func (r *ring) setUp(fd, ifindex int) (err error) {
 			r.mem, err = unix.Mmap(fd, 0, ringFrames*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			return err
 		}},
-		{"bind", func() error {
-			return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifindex})
-		}},
 	} {
 		if err := step.do(); err != nil {
-			return fmt.Errorf("packet socket on link %d: %s: %w", ifindex, step.what, err)
+			return fmt.Errorf("packet socket: %s: %w", step.what, err)
 		}
 	}
 	r.raw, err = r.file.SyscallConn()
 	return err
+}
+
+// bind has the ring receive the frames that come in on a port, which takes no time.
+func (r *ring) bind(ifindex int) error {
+	var result error
+	err := r.raw.Control(func(fd uintptr) {
+		result = unix.Bind(int(fd), &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifindex})
+	})
+	if err := errors.Join(err, result); err != nil {
+		return fmt.Errorf("packet socket on link %d: bind: %w", ifindex, err)
+	}
+	return nil
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }

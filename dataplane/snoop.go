@@ -37,6 +37,7 @@ type snooper struct {
 	pending *pending
 	log     logrus.FieldLogger
 	wake    chan struct{} // holds a token when the ports may have changed
+	spare   chan *ring    // one that is made and not bound, for the next port
 	packets [protocols][verdicts]atomic.Uint64
 
 	mu    sync.Mutex
@@ -54,7 +55,7 @@ type snooped struct {
 }
 
 func newSnooper(topo *topology, p *pending, log logrus.FieldLogger) *snooper {
-	return &snooper{topo: topo, pending: p, log: log, wake: make(chan struct{}, 1), ports: map[int]*snooped{}}
+	return &snooper{topo: topo, pending: p, log: log, wake: make(chan struct{}, 1), spare: make(chan *ring), ports: map[int]*snooped{}}
 }
 
 // changed says that the ports may have changed. It never waits.
@@ -69,8 +70,10 @@ func (s *snooper) changed() {
 func (s *snooper) run(ctx context.Context) {
 	var readers sync.WaitGroup
 	defer readers.Wait()
+	keepSpare := sync.OnceFunc(func() { readers.Go(func() { s.keepSpare(ctx) }) }) // until ctx ends
 	for {
 		for _, p := range s.adjust(ctx, s.topo.accessPorts()) {
+			keepSpare()
 			readers.Go(func() { s.snoop(p) }) // reads the port's ring until it is closed
 		}
 		select {
@@ -79,6 +82,42 @@ func (s *snooper) run(ctx context.Context) {
 		case <-s.wake:
 		}
 	}
+}
+
+// keepSpare has a ring ready for the next port: a host may tell its address as soon as its port is there, and does so once.
+func (s *snooper) keepSpare(ctx context.Context) {
+	for ctx.Err() == nil {
+		r, err := newRing()
+		switch {
+		case errors.Is(err, unix.EPERM):
+			return
+		case err != nil: // the next port tries as well, and says so
+			pause(ctx, retryAfter)
+			continue
+		}
+		select {
+		case s.spare <- r:
+		case <-ctx.Done():
+			r.close()
+		}
+	}
+}
+
+// takeRing returns a ring on a port: the spare one, or when many ports come at once a new one.
+func (s *snooper) takeRing(ifindex int) (*ring, error) {
+	var r *ring
+	select {
+	case r = <-s.spare:
+	default:
+		var err error
+		if r, err = newRing(); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.bind(ifindex); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
 }
 
 // adjust closes the ports that are no longer wanted and returns those that are new.
@@ -106,7 +145,7 @@ func (s *snooper) adjust(ctx context.Context, wanted map[int]bool) []*snooped {
 // snoop reads one port until it is closed.
 func (s *snooper) snoop(p *snooped) {
 	defer p.close()
-	r, err := openRing(p.ifindex)
+	r, err := s.takeRing(p.ifindex)
 	if err != nil {
 		s.refused(p, err)
 		return

@@ -231,6 +231,25 @@ func TestSnoopPorts(t *testing.T) {
 	}
 }
 
+// TestSnoopSpareRing: there is a ring for a port that comes, and after that one for the next.
+func TestSnoopSpareRing(t *testing.T) {
+	l, c := newSnoopLab(t)
+	for n, ip := range []netip.Addr{hostA, hostB} {
+		name := fmt.Sprintf("p%d", 20+n)
+		addPort(t, "br10", name, "h"+name)
+		l.snooped(2 + n)
+		var r *ring
+		select {
+		case r = <-l.snooper.spare:
+		case <-time.After(10 * time.Second):
+			t.Fatal("no spare ring")
+		}
+		r.close()
+		newWire(t, "h"+name).send(gratuitous(macA, ip))
+		c.binding(t, ip, evpn.LocalIP{MAC: macA, Port: name})
+	}
+}
+
 // TestSnoopProbe: a host is asked in a way that makes it answer with frames that count, and that does not disturb it.
 func TestSnoopProbe(t *testing.T) {
 	l, c := newSnoopLab(t)
