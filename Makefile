@@ -16,8 +16,10 @@ PKG       ?= ./...
 LAB       ?= 01-two-hosts
 SEEDS     ?= 1000000
 SEED      ?= 1
+MOVES     ?= 1000
+DIRECT    ?=
 
-.PHONY: help build test check bench sim demo lint imports gen gen-check fuzz netns lab deps clean
+.PHONY: help build test check bench sim migration demo lint imports gen gen-check fuzz netns lab deps clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +38,9 @@ bench: ## benchmarks of the core, the decoder and the kernel writer
 
 sim: ## SEEDS simulated networks from SEED on: some 20 minutes for a million
 	go test -run '^TestSimulator$$' -v -timeout 12h ./evpn -sim.seeds $(SEEDS) -sim.seed $(SEED)
+
+migration: deps ## MOVES moves of VMs in each direction between evpnd and FRR: some 30 minutes for 1000; DIRECT=1 peers evpnd with evpnd
+	go test -run '^TestMigration$$' -v -timeout 12h ./labs -migration.moves $(MOVES) $(if $(DIRECT),-migration.direct)
 
 demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP=1 leaves them up
 	KEEP=$(KEEP) bin/evpnlab demo

@@ -49,8 +49,15 @@ func bringUp(t *testing.T, ctx context.Context, dir string) *Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return bringUpTopology(t, ctx, topo)
+}
+
+// bringUpTopology is bringUp of a topology that the test has loaded, and perhaps changed.
+func bringUpTopology(t *testing.T, ctx context.Context, topo *Topology) *Lab {
+	t.Helper()
 	options := Options{Name: labName(topo.Name)}
 	if slices.ContainsFunc(topo.Nodes, func(n Node) bool { return roleOf(n.Image) == roleEVPND }) {
+		var err error
 		if options.Bin, err = binaries(); err != nil {
 			t.Fatal(err)
 		}

@@ -21,11 +21,18 @@ type vmPort struct {
 	fd int
 }
 
-// newVMPort opens a packet socket in a node. A socket stays in the namespace of the thread that made it; the thread ends
-// with its goroutine, since it is never unlocked.
+// newVMPort opens a packet socket in a node, which receives nothing.
 func newVMPort(t *testing.T, lab *Lab, node, ifname string) vmPort {
 	t.Helper()
-	w := vmPort{t: t}
+	w := vmPort{t: t, fd: packetSocket(t, lab, node, ifname, 0)}
+	t.Cleanup(func() { unix.Close(w.fd) })
+	return w
+}
+
+// packetSocket opens a packet socket in a node for frames of a protocol, which is in network order. A socket stays in the
+// namespace of the thread that made it; the thread ends with its goroutine, since it is never unlocked.
+func packetSocket(t *testing.T, lab *Lab, node, ifname string, protocol uint16) (fd int) {
+	t.Helper()
 	ns := namespaceOf(t, lab, node)
 	made := make(chan error, 1)
 	go func() {
@@ -38,17 +45,16 @@ func newVMPort(t *testing.T, lab *Lab, node, ifname string) vmPort {
 			if err != nil {
 				return err
 			}
-			if w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 				return err
 			}
-			return unix.Bind(w.fd, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index})
+			return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Attrs().Index})
 		}()
 	}()
 	if err := <-made; err != nil {
 		t.Fatalf("packet socket on %s of %s: %v", ifname, node, err)
 	}
-	t.Cleanup(func() { unix.Close(w.fd) })
-	return w
+	return fd
 }
 
 func namespaceOf(t *testing.T, lab *Lab, node string) netns.NsHandle {
