@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	migrationMoves  = flag.Int("migration.moves", 16, "moves in each direction of TestMigration")
+	migrationMoves  = flag.Int("migration.moves", 8, "moves in each direction of TestMigration")
 	migrationDirect = flag.Bool("migration.direct", false, "the hosts with evpnd peer with each other, too")
 	migrationSeed   = flag.Uint64("migration.seed", 0, "seed of the moves of TestMigration; 0: a new one")
 )
