@@ -26,17 +26,18 @@ type checker struct {
 
 func (c *checker) config(r *raw) *Config {
 	cfg := &Config{
-		ASN:           r.asn.value,
-		VTEP:          r.vtep.value,
-		VTEPInterface: r.vtepInterface.value,
-		RT:            r.routeTargets.or(evpn.RTAuto),
-		AutoVNIs:      r.autoVNIs.or(true),
-		Snooping:      r.snooping.or(true),
-		ManageDevices: r.manageDevices.or(false),
-		FlushOnExit:   r.flushOnExit.or(false),
-		StateDir:      r.stateDir.or(defaultStateDir),
-		API:           API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},
-		Log:           Log{r.log.level.or(defaultLevel), r.log.format.or(defaultFormat)},
+		ASN:            r.asn.value,
+		VTEP:           r.vtep.value,
+		VTEPInterface:  r.vtepInterface.value,
+		RT:             r.routeTargets.or(evpn.RTAuto),
+		AutoVNIs:       r.autoVNIs.or(true),
+		Snooping:       r.snooping.or(true),
+		ARPSuppression: optional(r.arpSuppression),
+		ManageDevices:  r.manageDevices.or(false),
+		FlushOnExit:    r.flushOnExit.or(false),
+		StateDir:       r.stateDir.or(defaultStateDir),
+		API:            API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},
+		Log:            Log{r.log.level.or(defaultLevel), r.log.format.or(defaultFormat)},
 	}
 	c.identity(r)
 	cfg.RouterID = routerID(r.routerID.value, cfg.VTEP)
@@ -48,6 +49,7 @@ func (c *checker) config(r *raw) *Config {
 	cfg.Duplicates = c.duplicates(r.duplicates)
 	c.dialect(r)
 	c.constraint(r, cfg)
+	c.suppression(r, cfg)
 	return cfg
 }
 
@@ -147,14 +149,14 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 			c.report(r.rd.at, "rd: %s is that of another VNI already, at %s", r.rd.value, first)
 		}
 		v := VNI{
-			Off:           r.off.value,
-			RD:            r.rd.value,
-			Import:        unique(c, "import", r.imports),
-			Export:        unique(c, "export", r.exports),
-			StrictTag:     r.strictTag.value,
-			NeighSuppress: optional(r.neighSuppress),
-			Snooping:      optional(r.snooping),
-			Manage:        optional(r.manage),
+			Off:            r.off.value,
+			RD:             r.rd.value,
+			Import:         unique(c, "import", r.imports),
+			Export:         unique(c, "export", r.exports),
+			StrictTag:      r.strictTag.value,
+			Snooping:       optional(r.snooping),
+			ARPSuppression: optional(r.arpSuppression),
+			Manage:         optional(r.manage),
 		}
 		vnis[r.vni.value] = v
 		if r.vni.valid && !v.Off && !(r.imports.given() && r.exports.given()) {
@@ -162,6 +164,22 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 		}
 	}
 	return vnis
+}
+
+// suppression reports ARP suppression without snooping: the bridge keeps gratuitous ARP, unsolicited neighbour
+// advertisements and duplicate address detection to itself, so somebody must read them.
+func (c *checker) suppression(r *raw, cfg *Config) {
+	const deaf = "arp-suppression: gratuitous ARP would be lost, snooping is off: want snooping too"
+	if r.arpSuppression.value && !cfg.Snooping {
+		c.report(r.arpSuppression.at, deaf)
+	}
+	for _, v := range r.vnis {
+		if v.arpSuppression.value && !v.snooping.or(cfg.Snooping) {
+			c.report(v.arpSuppression.at, deaf)
+		} else if r.arpSuppression.value && !v.arpSuppression.valid && v.snooping.valid && !v.snooping.value {
+			c.report(v.snooping.at, "snooping: gratuitous ARP would be lost, arp-suppression is on at %s", r.arpSuppression.at)
+		}
+	}
 }
 
 // derivable checks that a VNI has a route target in the form as4; the other forms do not depend on the VNI.

@@ -18,23 +18,24 @@ import (
 
 // Config is a checked configuration: every value is in range and every default filled in.
 type Config struct {
-	ASN           uint32     // 1 to 4294967295
-	RouterID      netip.Addr // IPv4; default: the VTEP address; the zero Addr when VTEPInterface is to be asked for it
-	VTEP          netip.Addr // our tunnel address; the zero Addr when VTEPInterface is to be asked
-	VTEPInterface string     // take the VTEP address from this device, "" when VTEP is given
-	Listen        Listen
-	Peers         []Peer
-	DynamicPeers  []DynamicPeers
-	VNIs          map[evpn.VNI]VNI
-	RT            evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
-	AutoVNIs      bool                 // serve every VXLAN device that is a port of a bridge; default true
-	Snooping      bool                 // take the addresses of local hosts from their ARP and ND frames; default true
-	ManageDevices bool                 // set nolearning, port learning off on the devices of served VNIs; default false
-	Duplicates    evpn.DuplicatePolicy // every field filled in
-	FlushOnExit   bool                 // remove our kernel entries on a clean stop; default false
-	StateDir      string               // default /var/lib/evpnd
-	API           API
-	Log           Log
+	ASN            uint32     // 1 to 4294967295
+	RouterID       netip.Addr // IPv4; default: the VTEP address; the zero Addr when VTEPInterface is to be asked for it
+	VTEP           netip.Addr // our tunnel address; the zero Addr when VTEPInterface is to be asked
+	VTEPInterface  string     // take the VTEP address from this device, "" when VTEP is given
+	Listen         Listen
+	Peers          []Peer
+	DynamicPeers   []DynamicPeers
+	VNIs           map[evpn.VNI]VNI
+	RT             evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
+	AutoVNIs       bool                 // serve every VXLAN device that is a port of a bridge; default true
+	Snooping       bool                 // take the addresses of local hosts from their ARP and ND frames; default true
+	ARPSuppression *bool                // for VNIs that do not say; nil: as their devices are
+	ManageDevices  bool                 // set on the devices of served VNIs what they need; default false
+	Duplicates     evpn.DuplicatePolicy // every field filled in
+	FlushOnExit    bool                 // remove our kernel entries on a clean stop; default false
+	StateDir       string               // default /var/lib/evpnd
+	API            API
+	Log            Log
 }
 
 // Listen says where BGP sessions are accepted.
@@ -76,14 +77,14 @@ type DynamicPeers struct {
 // VNI is what the file says about one VNI; the zero value means all defaults. Import and Export are never empty without
 // being nil, and no two VNIs have the same RD.
 type VNI struct {
-	Off           bool
-	RD            evpn.RD          // zero: VTEP:n
-	Import        []evpn.RTPattern // nil: by dialect
-	Export        []evpn.RT        // nil: by dialect
-	StrictTag     bool             // ET-04; default false
-	NeighSuppress *bool            // set neigh_suppress on the VXLAN port; nil: leave it as it is
-	Snooping      *bool            // nil: Config.Snooping
-	Manage        *bool            // nil: ManageDevices
+	Off            bool
+	RD             evpn.RD          // zero: VTEP:n
+	Import         []evpn.RTPattern // nil: by dialect
+	Export         []evpn.RT        // nil: by dialect
+	StrictTag      bool             // ET-04; default false
+	Snooping       *bool            // nil: Config.Snooping
+	ARPSuppression *bool            // nil: Config.ARPSuppression
+	Manage         *bool            // nil: ManageDevices
 }
 
 // API is the gRPC socket.

@@ -123,11 +123,12 @@ dynamic-peers:
   - {prefix: 10.1.0.0/16, asn: any, limit: 7, max-routes: 9}
 vnis:
   100: {rd: 10.0.0.1:5, import: [65000:100, 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
-  200: {off: true, neigh-suppress: false, manage: true}
-  300: {snooping: true}
+  200: {off: true, arp-suppression: false, manage: true}
+  300: {snooping: true, arp-suppression: true}
 route-targets: as4
 auto-vnis: false
 snooping: false
+arp-suppression: false
 manage-devices: true
 duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
 flush-on-exit: true
@@ -173,10 +174,10 @@ log: {level: debug, format: json}
 				Export:    []evpn.RT{evpn.NewAS4RT(4200000001, 100)},
 				StrictTag: true,
 			},
-			200: {Off: true, NeighSuppress: &no, Manage: &yes},
-			300: {Snooping: &yes},
+			200: {Off: true, ARPSuppression: &no, Manage: &yes},
+			300: {Snooping: &yes, ARPSuppression: &yes},
 		},
-		RT: evpn.RTAS4, Snooping: false, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		RT: evpn.RTAS4, Snooping: false, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
 		},

@@ -12,44 +12,46 @@ import (
 // raw is what the files say, all of them together: each value is right by itself, nothing is checked against anything
 // else and no default is filled in. The keys methods are the one list of what a file may say.
 type raw struct {
-	asn           field[uint32]
-	routerID      field[netip.Addr]
-	vtep          field[netip.Addr]
-	vtepInterface field[string]
-	listen        rawListen
-	peers         []*rawPeer
-	dynamicPeers  []*rawDynamicPeers
-	vnis          []*rawVNI
-	routeTargets  field[evpn.RTDialect]
-	autoVNIs      field[bool]
-	snooping      field[bool]
-	manageDevices field[bool]
-	duplicates    rawDuplicates
-	flushOnExit   field[bool]
-	stateDir      field[string]
-	api           rawAPI
-	log           rawLog
+	asn            field[uint32]
+	routerID       field[netip.Addr]
+	vtep           field[netip.Addr]
+	vtepInterface  field[string]
+	listen         rawListen
+	peers          []*rawPeer
+	dynamicPeers   []*rawDynamicPeers
+	vnis           []*rawVNI
+	routeTargets   field[evpn.RTDialect]
+	autoVNIs       field[bool]
+	snooping       field[bool]
+	arpSuppression field[bool]
+	manageDevices  field[bool]
+	duplicates     rawDuplicates
+	flushOnExit    field[bool]
+	stateDir       field[string]
+	api            rawAPI
+	log            rawLog
 }
 
 func (r *raw) keys() fields {
 	return fields{
-		"asn":            scalar(&r.asn, readAS),
-		"router-id":      scalar(&r.routerID, readRouterID),
-		"vtep":           scalar(&r.vtep, readVTEP),
-		"vtep-interface": scalar(&r.vtepInterface, readInterface),
-		"listen":         r.listen.set,
-		"peers":          list(r.addPeer),
-		"dynamic-peers":  list(r.addDynamicPeers),
-		"vnis":           r.addVNIs,
-		"route-targets":  scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
-		"auto-vnis":      scalar(&r.autoVNIs, readBool),
-		"snooping":       scalar(&r.snooping, readBool),
-		"manage-devices": scalar(&r.manageDevices, readBool),
-		"duplicates":     section(r.duplicates.keys()),
-		"flush-on-exit":  scalar(&r.flushOnExit, readBool),
-		"state-dir":      scalar(&r.stateDir, readAbsolutePath),
-		"api":            section(r.api.keys()),
-		"log":            section(r.log.keys()),
+		"asn":             scalar(&r.asn, readAS),
+		"router-id":       scalar(&r.routerID, readRouterID),
+		"vtep":            scalar(&r.vtep, readVTEP),
+		"vtep-interface":  scalar(&r.vtepInterface, readInterface),
+		"listen":          r.listen.set,
+		"peers":           list(r.addPeer),
+		"dynamic-peers":   list(r.addDynamicPeers),
+		"vnis":            r.addVNIs,
+		"route-targets":   scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
+		"auto-vnis":       scalar(&r.autoVNIs, readBool),
+		"snooping":        scalar(&r.snooping, readBool),
+		"arp-suppression": scalar(&r.arpSuppression, readBool),
+		"manage-devices":  scalar(&r.manageDevices, readBool),
+		"duplicates":      section(r.duplicates.keys()),
+		"flush-on-exit":   scalar(&r.flushOnExit, readBool),
+		"state-dir":       scalar(&r.stateDir, readAbsolutePath),
+		"api":             section(r.api.keys()),
+		"log":             section(r.log.keys()),
 	}
 }
 
@@ -180,27 +182,27 @@ func (r *rawDynamicPeers) keys() fields {
 }
 
 type rawVNI struct {
-	vni           field[evpn.VNI]
-	off           field[bool]
-	rd            field[evpn.RD]
-	imports       rawList[evpn.RTPattern]
-	exports       rawList[evpn.RT]
-	strictTag     field[bool]
-	neighSuppress field[bool]
-	snooping      field[bool]
-	manage        field[bool]
+	vni            field[evpn.VNI]
+	off            field[bool]
+	rd             field[evpn.RD]
+	imports        rawList[evpn.RTPattern]
+	exports        rawList[evpn.RT]
+	strictTag      field[bool]
+	snooping       field[bool]
+	arpSuppression field[bool]
+	manage         field[bool]
 }
 
 func (r *rawVNI) keys() fields {
 	return fields{
-		"off":            scalar(&r.off, readBool),
-		"rd":             scalar(&r.rd, readRD),
-		"import":         r.imports.setter(evpn.ParseRTPattern),
-		"export":         r.exports.setter(evpn.ParseRT),
-		"strict-tag":     scalar(&r.strictTag, readBool),
-		"neigh-suppress": scalar(&r.neighSuppress, readBool),
-		"snooping":       scalar(&r.snooping, readBool),
-		"manage":         scalar(&r.manage, readBool),
+		"off":             scalar(&r.off, readBool),
+		"rd":              scalar(&r.rd, readRD),
+		"import":          r.imports.setter(evpn.ParseRTPattern),
+		"export":          r.exports.setter(evpn.ParseRT),
+		"strict-tag":      scalar(&r.strictTag, readBool),
+		"snooping":        scalar(&r.snooping, readBool),
+		"arp-suppression": scalar(&r.arpSuppression, readBool),
+		"manage":          scalar(&r.manage, readBool),
 	}
 }
 

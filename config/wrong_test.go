@@ -129,6 +129,18 @@ func TestWrong(t *testing.T) {
 			"rt-constraint and wildcard", peer + "    rt-constraint: true\nroute-targets: as4\nvnis: {100: {import: [65000:1, \"*:1\"]}}\n",
 			"6:20: rt-constraint: VNI 100 imports *:1 at t.yaml:8:32: nobody can be asked for that, want route targets of single ASes",
 		},
+		{
+			"arp-suppression without snooping", base + "snooping: false\narp-suppression: true\n",
+			"4:18: arp-suppression: gratuitous ARP would be lost, snooping is off: want snooping too",
+		},
+		{
+			"arp-suppression of a VNI without snooping", base + "snooping: false\nvnis:\n  7: {arp-suppression: true}\n  8: {arp-suppression: true, snooping: true}\n",
+			"5:24: arp-suppression: gratuitous ARP would be lost, snooping is off: want snooping too",
+		},
+		{
+			"a VNI not snooped, arp-suppression", base + "arp-suppression: true\nvnis:\n  7: {snooping: false}\n  8: {snooping: false, arp-suppression: false}\n",
+			"5:17: snooping: gratuitous ARP would be lost, arp-suppression is on at t.yaml:3:18",
+		},
 		{"description", peer + "    description: \"a\\nb\"\n", `6:18: description: want a text of one line, have "a\nb"`},
 
 		// Dynamic peers.

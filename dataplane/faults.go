@@ -14,6 +14,8 @@ type environment struct {
 	underlayMTU int        // the largest of a device that may carry the tunnel; 0: not known
 	netfilter   bool       // frames in bridges go through iptables
 	ipv6Wanted  bool       // the VNI has IPv6 neighbours to install
+	suppress    *bool      // what the configuration says of neigh_suppress; nil: nothing
+	mend        mend       // what is about to be changed
 }
 
 // faults lists what is wrong with a VXLAN device and its bridge, each with the command that mends it. usable is false
@@ -55,6 +57,10 @@ func faults(dev, br *link, env environment) (list []string, usable bool) {
 	if v.remote.IsValid() && !v.remote.IsUnspecified() {
 		fault("%[1]s floods to %[2]s whatever BGP says: bridge fdb del 00:00:00:00:00:00 dev %[1]s dst %[2]s", dev.name, v.remote)
 	}
+	if want := env.suppress; want != nil && dev.port.suppress != *want && !env.mend.suppressOn && !env.mend.suppressOff {
+		fault("bridge port %[1]s has neigh_suppress %[2]s, arp-suppression wants %[3]s: bridge link set dev %[1]s neigh_suppress %[3]s",
+			dev.name, onOff(dev.port.suppress), onOff(*want))
+	}
 	list = append(list, mtuFaults(dev, br, env)...)
 	if br.ipv6Off && env.ipv6Wanted {
 		fault("IPv6 is disabled on bridge %[1]s, IPv6 neighbours cannot be installed: sysctl -w net/ipv6/conf/%[1]s/disable_ipv6=0", br.name)
@@ -95,6 +101,13 @@ func faultTwoDevices(dev, other *link) string {
 func faultSharedBridge(first, at *attached) string {
 	return fmt.Sprintf("bridge %[1]s joins VNI %[2]d and VNI %[3]d into one broadcast domain: ip link set dev %[4]s nomaster",
 		at.Bridge, first.VNI, at.VNI, at.Device)
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 func orVTEP(vtep netip.Addr) string {

@@ -28,7 +28,7 @@ func (a *attached) same(b *attached) bool {
 	x, y := a.Attachment, b.Attachment
 	x.Faults, y.Faults = nil, nil
 	return slices.Equal(a.Faults, b.Faults) && x.VNI == y.VNI && x.Device == y.Device && x.Bridge == y.Bridge &&
-		x.BridgeMAC == y.BridgeMAC && x.Local == y.Local && x.Usable == y.Usable
+		x.BridgeMAC == y.BridgeMAC && x.Local == y.Local && x.Usable == y.Usable && x.Suppress == y.Suppress
 }
 
 // topology knows the links of the network namespace and the attachments they make.
@@ -41,9 +41,11 @@ type topology struct {
 	byDevice map[int]*attached
 	byBridge map[int][]*attached
 	wantIPv6 map[evpn.VNI]bool // VNIs with IPv6 neighbours
+	silenced map[int]bool      // VXLAN devices whose neigh_suppress is on because of us
 	unserved []string          // devices that could be attachments but are not, and why
 	dirty    bool
 	pending  *pending
+	answers  *answers
 
 	portsChanged func() // told when accessPorts may have changed; must not wait
 }
@@ -53,11 +55,11 @@ const retiredLimit = 1024
 
 func newTopology(opt Options, p *pending) *topology {
 	return &topology{
-		opt: opt, pending: p,
+		opt: opt, pending: p, answers: newAnswers(),
 		portsChanged: func() {},
 		links:        map[int]*link{}, retired: map[int]string{},
 		byVNI: map[evpn.VNI]*attached{}, byDevice: map[int]*attached{}, byBridge: map[int][]*attached{},
-		wantIPv6: map[evpn.VNI]bool{},
+		wantIPv6: map[evpn.VNI]bool{}, silenced: map[int]bool{},
 	}
 }
 
@@ -114,6 +116,7 @@ func (t *topology) remove(m linkMessage) {
 		}
 		t.retired[l.index] = l.name
 		delete(t.links, l.index)
+		delete(t.silenced, l.index)
 		t.dirty = true
 	}
 }
@@ -176,6 +179,7 @@ func (t *topology) settle() {
 	t.dirty = false
 	old := t.byVNI
 	t.rebuild()
+	t.answers.serve(t.byVNI)
 	defer t.portsChanged()
 	for _, vni := range slices.Sorted(maps.Keys(old)) {
 		was, at := old[vni], t.byVNI[vni]
@@ -191,7 +195,8 @@ func (t *topology) settle() {
 		if was == nil || !was.same(at) || at.mend != (mend{}) {
 			t.pending.attachment(vni, at)
 		}
-		if was == nil || was.device != at.device || was.bridge != at.bridge || was.Usable != at.Usable {
+		if was == nil || was.device != at.device || was.bridge != at.bridge || was.Usable != at.Usable ||
+			at.Suppress && !was.Suppress { // the answers are filled from what is there
 			t.pending.reread(vni)
 		}
 	}
@@ -214,6 +219,7 @@ func (t *topology) rebuild() {
 	}
 	env := t.environment(devices)
 	t.byVNI = make(map[evpn.VNI]*attached, len(devices))
+	before := t.byDevice
 	t.byDevice = make(map[int]*attached, len(devices))
 	t.byBridge = make(map[int][]*attached, len(devices))
 	for vni, devs := range devices {
@@ -221,12 +227,13 @@ func (t *topology) rebuild() {
 		br := t.links[dev.master]
 		at := &attached{
 			Attachment: evpn.Attachment{
-				VNI: vni, Device: dev.name, Bridge: br.name, BridgeMAC: br.mac, Local: dev.vxlan.local,
+				VNI: vni, Device: dev.name, Bridge: br.name, BridgeMAC: br.mac, Local: dev.vxlan.local, Suppress: dev.port.suppress,
 			},
 			device: dev.index, bridge: br.index, remote: dev.vxlan.remote,
-			mend: wantedMend(dev, t.opt.policy(vni)),
 		}
-		env.ipv6Wanted = t.wantIPv6[vni]
+		p := t.opt.policy(vni)
+		at.mend = wantedMend(dev, p, t.silencedByUs(dev, before[dev.index], p))
+		env.ipv6Wanted, env.suppress, env.mend = t.wantIPv6[vni], p.suppress, at.mend
 		at.Faults, at.Usable = faults(dev, br, env)
 		for _, other := range devs[1:] {
 			at.Faults = append(at.Faults, faultTwoDevices(dev, other))
@@ -240,6 +247,17 @@ func (t *topology) rebuild() {
 			at.Faults = append(at.Faults, faultSharedBridge(ats[0], at))
 		}
 	}
+}
+
+// silencedByUs reports whether neigh_suppress of a device, which was attached as was says, is ours to take back.
+func (t *topology) silencedByUs(dev *link, was *attached, p policy) bool {
+	switch {
+	case p.manage && p.suppresses():
+		t.silenced[dev.index] = true
+	case was != nil && was.Suppress && !dev.port.suppress: // taken back
+		delete(t.silenced, dev.index)
+	}
+	return t.silenced[dev.index]
 }
 
 // environment gathers what faults need to know beside the two devices.

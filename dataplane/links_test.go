@@ -150,7 +150,9 @@ func TestDevicesAreChangedOnlyWhenTold(t *testing.T) {
 		{"told to manage", func(o *Options) { o.Manage = true }, true, false},
 		{"told to manage this one", func(o *Options) { o.VNIs = map[evpn.VNI]VNIOptions{10: {Manage: &yes}} }, true, false},
 		{"told to manage all but this one", func(o *Options) { o.Manage = true; o.VNIs = map[evpn.VNI]VNIOptions{10: {Manage: &no}} }, false, false},
-		{"told to suppress", func(o *Options) { o.VNIs = map[evpn.VNI]VNIOptions{10: {NeighSuppress: &yes}} }, false, true},
+		{"told to suppress", func(o *Options) { o.Suppress = &yes }, false, false},
+		{"told to manage and suppress", func(o *Options) { o.Manage, o.Suppress = true, &yes }, true, true},
+		{"told to manage all and suppress here", func(o *Options) { o.Manage = true; o.VNIs = map[evpn.VNI]VNIOptions{10: {Suppress: &yes}} }, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			newLab(t)

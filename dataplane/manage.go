@@ -16,17 +16,18 @@ type mend struct {
 	suppressOff    bool
 }
 
-// wantedMend compares a device with what the configuration asks for. Without its word nothing is touched.
-func wantedMend(dev *link, p policy) mend {
-	m := mend{
-		noLearning:     p.manage && dev.vxlan.learning,
-		noPortLearning: p.manage && dev.port.learning,
+// wantedMend compares a device with what the configuration asks for. Without its word nothing is touched. ours says that
+// neigh_suppress is on because of us.
+func wantedMend(dev *link, p policy, ours bool) mend {
+	if !p.manage {
+		return mend{}
 	}
-	if p.suppress != nil {
-		m.suppressOn = *p.suppress && !dev.port.suppress
-		m.suppressOff = !*p.suppress && dev.port.suppress
+	return mend{
+		noLearning:     dev.vxlan.learning,
+		noPortLearning: dev.port.learning,
+		suppressOn:     p.suppresses() && !dev.port.suppress,
+		suppressOff:    !p.suppresses() && dev.port.suppress && ours,
 	}
-	return m
 }
 
 // manage carries out what at needs. The kernel reports the result as a link notification, so a fault that was mended

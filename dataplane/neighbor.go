@@ -46,6 +46,7 @@ func (w *writer) writeNeighbors() {
 			s.fail(err)
 		}
 	})
+	w.topo.answers.wrote(w.steps)
 }
 
 func (w *writer) startNeighbor(s *step) {

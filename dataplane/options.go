@@ -13,7 +13,8 @@ type Options struct {
 	VTEP     netip.Addr // our tunnel address; the zero Addr: the devices' local addresses are not judged
 	AutoVNIs bool       // serve every VXLAN device that is a port of a bridge, not only those in VNIs
 	Snoop    bool       // take the addresses of local hosts from their ARP and ND frames
-	Manage   bool       // set nolearning and port learning off on the devices of served VNIs
+	Manage   bool       // set on the devices of served VNIs what they need
+	Suppress *bool      // answer ARP and ND for remote hosts here, by neigh_suppress of the VXLAN port; nil: as the devices are
 	VNIs     map[evpn.VNI]VNIOptions
 
 	ReceiveBuffer  int           // octets for notifications; 0: 16 MiB. Room for 2500 of them per MiB
@@ -22,17 +23,20 @@ type Options struct {
 
 // VNIOptions are the options of one VNI; the zero value follows Options.
 type VNIOptions struct {
-	Off           bool  // do not serve it
-	Snoop         *bool // nil: Options.Snoop
-	Manage        *bool // nil: Options.Manage
-	NeighSuppress *bool // set neigh_suppress of the VXLAN port; nil: leave it
+	Off      bool  // do not serve it
+	Snoop    *bool // nil: Options.Snoop
+	Manage   *bool // nil: Options.Manage
+	Suppress *bool // nil: Options.Suppress
 }
 
 // OptionsFrom picks the dataplane's part of a configuration. The VTEP address must be resolved already.
 func OptionsFrom(c *config.Config) Options {
-	o := Options{VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, Manage: c.ManageDevices, VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs))}
+	o := Options{
+		VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, Manage: c.ManageDevices, Suppress: c.ARPSuppression,
+		VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
+	}
 	for vni, v := range c.VNIs {
-		o.VNIs[vni] = VNIOptions{Off: v.Off, Snoop: v.Snooping, Manage: v.Manage, NeighSuppress: v.NeighSuppress}
+		o.VNIs[vni] = VNIOptions{Off: v.Off, Snoop: v.Snooping, Manage: v.Manage, Suppress: v.ARPSuppression}
 	}
 	return o
 }
@@ -54,14 +58,20 @@ func (o Options) snoops(vni evpn.VNI) bool {
 // policy is what may be changed on the devices of one VNI.
 type policy struct {
 	manage   bool
-	suppress *bool
+	suppress *bool // nil: nothing is said
 }
 
 func (o Options) policy(vni evpn.VNI) policy {
 	v := o.VNIs[vni]
-	p := policy{manage: o.Manage, suppress: v.NeighSuppress}
+	p := policy{manage: o.Manage, suppress: o.Suppress}
 	if v.Manage != nil {
 		p.manage = *v.Manage
 	}
+	if v.Suppress != nil {
+		p.suppress = v.Suppress
+	}
 	return p
 }
+
+// suppresses reports whether neigh_suppress is to be on; false also when nothing is said.
+func (p policy) suppresses() bool { return p.suppress != nil && *p.suppress }

@@ -202,6 +202,7 @@ func (o *observer) observed(vni evpn.VNI, asOf uint64) evpn.Observed {
 	if v.at == nil {
 		return out
 	}
+	o.topo.answers.found(v)
 	o.floods.adopt(v.at.device, v.flood, v.at.remote)
 	for _, r := range v.flood {
 		key := evpn.EntryKey{Table: evpn.TableFlood, VNI: vni, Addr: r.dst}

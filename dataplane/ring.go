@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -146,6 +147,14 @@ func (r *ring) lost() uint64 {
 func (r *ring) send(frame []byte) error {
 	var result error
 	err := r.raw.Control(func(fd uintptr) { _, result = unix.Write(int(fd), frame) })
+	return errors.Join(err, result)
+}
+
+// sendOn sends a frame out of another link.
+func (r *ring) sendOn(ifindex int, frame []byte) error {
+	to := &unix.SockaddrLinklayer{Protocol: htons(binary.BigEndian.Uint16(frame[etherTypeAt:])), Ifindex: ifindex}
+	var result error
+	err := r.raw.Control(func(fd uintptr) { result = unix.Sendto(int(fd), frame, 0, to) })
 	return errors.Join(err, result)
 }
 

@@ -231,6 +231,9 @@ func (r *portReader) take(frame []byte, tagged bool) {
 	if v == verdictAccepted {
 		v = r.report(said)
 	}
+	if v == verdictAccepted {
+		r.attend(frame, said.mac)
+	}
 	r.count(proto, v)
 }
 

@@ -17,6 +17,7 @@ type Status struct {
 	Tampered    uint64 // entries of ours that others were seen to change or remove
 	Malformed   uint64 // notifications that could not be read
 	Snoop       SnoopStatus
+	Questions   []QuestionCount // by VNI
 	Attachments []evpn.Attachment
 	Unserved    []string // devices that could be attachments but are not, and why, in plain words
 }
@@ -63,6 +64,7 @@ func (d *Dataplane) Status() Status {
 		Tampered:  d.counts.tampered.Load(),
 		Malformed: d.counts.malformed.Load(),
 		Snoop:     d.snooper.status(),
+		Questions: d.topo.answers.status(),
 	}
 	for table := evpn.TableVTEP; table <= evpn.TableNeighbor; table++ {
 		t := &d.counts.tables[table]

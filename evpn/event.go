@@ -48,6 +48,7 @@ type Attachment struct {
 	VLAN      uint16     // bridge VLAN of this VNI on a VLAN-aware bridge; 0 when the whole bridge is the VNI
 	SourceVNI VNI        // on a device that carries many VNIs; 0 when the device is the VNI's own
 	Local     netip.Addr // the device's tunnel source; the zero Addr when it has none
+	Suppress  bool       // the bridge answers ARP and ND for remote hosts, and keeps what is gratuitous to itself
 	Usable    bool       // up, and nothing in Faults stands against serving it
 	Faults    []string   // what is wrong with the devices, in plain words, each with the command that mends it
 }

@@ -127,6 +127,7 @@ func (inspect) ListVNIs(_ context.Context, r *evpnv1.ListVNIsRequest) (*evpnv1.L
 	vnis := []*evpnv1.VNI{
 		{
 			Vni: 100, State: "up", Device: "vxlan100", Bridge: "br100", Vtep: "10.255.0.1", Rd: "10.255.0.1:100",
+			ArpSuppression: true, RequestsAnswered: 8120, RequestsUnknown: 31,
 			ImportRts: []string{"*:100", "*:268435556"}, ExportRts: []string{"65000:100"}, Vteps: 2, MacsLocal: 1,
 			MacsRemote: 2, NeighborsLocal: 1, NeighborsRemote: 2, Since: ago(76 * time.Hour),
 		},

@@ -21,6 +21,8 @@ func (c *cli) vniCommand() *cobra.Command {
 			number("VTEPS", item.GetVteps),
 			text("MACS(L/R)", func(v item) string { return pair(v.MacsLocal, v.MacsRemote) }),
 			text("IPS(L/R)", func(v item) string { return pair(v.NeighborsLocal, v.NeighborsRemote) }),
+			flag("SUPPRESS", item.GetArpSuppression),
+			text("REQUESTS(A/U/F)", requests),
 			text("FAULTS", func(v item) string { return fmt.Sprint(len(v.Faults)) }),
 			elapsed("SINCE", item.GetSince).wide(),
 			text("VTEP", item.GetVtep).wide(),
@@ -40,12 +42,18 @@ func (c *cli) vniCommand() *cobra.Command {
 		Short: "VNIs, their devices, and what is wrong with them",
 		Long: `VNIs, their devices, and what is wrong with them.
 
-L/R counts what is local and what is remote. Faults are told below the table, in plain words.`,
+L/R counts what is local and what is remote. SUPPRESS: the bridge answers ARP and ND for remote hosts. REQUESTS are those of
+local hosts: answered here for remote ones, flooded because nobody is known to have the address (unknown), and flooded
+because there is no suppression. Faults are told below the table, in plain words.`,
 		Example: "  evpnctl show vni\n  evpnctl show vni 100 -o wide\n  evpnctl show evpn vni json",
 	}, t, "vni")
 }
 
 func pair(local, remote uint32) string { return fmt.Sprintf("%d/%d", local, remote) }
+
+func requests(v *evpnv1.VNI) string {
+	return fmt.Sprintf("%d/%d/%d", v.GetRequestsAnswered(), v.GetRequestsUnknown(), v.GetRequestsFlooded())
+}
 
 func faults(vnis []*evpnv1.VNI) []string {
 	var lines []string

@@ -106,6 +106,7 @@ func protoVNI(v evpn.VNIView) *evpnv1.VNI {
 		Vtep: text(v.Local), Rd: v.RD.String(), ImportRts: texts(v.Import), ExportRts: texts(v.Export), Faults: faults,
 		Vteps: uint32(v.VTEPs), MacsLocal: uint32(v.LocalMACs), MacsRemote: uint32(v.RemoteMACs),
 		NeighborsLocal: uint32(v.LocalIPs), NeighborsRemote: uint32(v.RemoteIPs), Since: timestamp(v.Since),
+		ArpSuppression: v.Suppress,
 	}
 }
 

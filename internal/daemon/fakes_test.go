@@ -142,7 +142,8 @@ func (k *mapKernel) Status() dataplane.Status {
 		Snoop: dataplane.SnoopStatus{Ports: 5, Packets: []dataplane.SnoopCount{
 			{Proto: "arp", Verdict: "accepted", Packets: 9}, {Proto: "nd", Verdict: "spoofed", Packets: 1},
 		}},
-		Written: map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 3, Failed: 2, Foreign: 1}},
+		Questions: []dataplane.QuestionCount{{VNI: 100, Answered: 7, Unknown: 2, Flooded: 1}},
+		Written:   map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 3, Failed: 2, Foreign: 1}},
 	}
 }
 

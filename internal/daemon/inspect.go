@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/dataplane"
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/speaker"
 )
@@ -135,7 +136,13 @@ func (s *inspect) ListVNIs(ctx context.Context, req *evpnv1.ListVNIsRequest) (*e
 		return nil, err
 	}
 	resp := &evpnv1.ListVNIsResponse{AsOf: at}
+	questions := map[uint32]dataplane.QuestionCount{}
+	for _, q := range s.d.kernel.Status().Questions {
+		questions[uint32(q.VNI)] = q
+	}
 	for _, v := range withConfigured(views, s.d.config.get()) {
+		q := questions[v.Vni]
+		v.RequestsAnswered, v.RequestsUnknown, v.RequestsFlooded = q.Answered, q.Unknown, q.Flooded
 		if req.Vni == 0 || v.Vni == req.Vni {
 			resp.Vnis = append(resp.Vnis, v)
 		}

@@ -69,13 +69,15 @@ var (
 	metricOverruns  = counter("evpn_netlink_overruns_total", "Times the kernel dropped notifications.")
 	metricResyncs   = counter("evpn_kernel_resyncs_total", "Read-backs after lost notifications.")
 	metricSnooped   = counter("evpn_snoop_packets_total", "ARP and ND frames of local hosts by protocol and verdict.", "proto", "verdict")
+	metricRequests  = counter("evpn_arp_nd_requests_total", "ARP and ND requests of local hosts by VNI: answered here for remote hosts, unknown (suppression is on, flooded), flooded (suppression is off).", "vni", "result")
+	metricSuppress  = gauge("evpn_arp_suppression", "1 for a VNI whose bridge answers ARP and ND for remote hosts, else 0.", "vni")
 	metricSnooping  = gauge("evpn_snoop_ports", "Access ports whose frames are read.")
 	metricBuild     = gauge("evpnd_build_info", "Version of the daemon.", "version")
 	metricReload    = gauge("evpnd_config_last_reload_successful", "Whether the configuration in force is the last one read.")
 
 	allMetrics = []metric{
 		metricInfo, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricVTEPs, metricPending, metricBlocked, metricRoutes, metricPeers, metricOps,
-		metricRepaired, metricMoves, metricOverruns, metricResyncs, metricSnooped, metricSnooping, metricBuild, metricReload,
+		metricRepaired, metricMoves, metricOverruns, metricResyncs, metricSnooped, metricRequests, metricSuppress, metricSnooping, metricBuild, metricReload,
 	}
 )
 
@@ -113,6 +115,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		s.send(metricDupMACs, v.DuplicateMACs, vni)
 		s.send(metricDupIPs, v.DuplicateIPs, vni)
 		s.send(metricVTEPs, v.VTEPs, vni)
+		s.send(metricSuppress, boolValue(v.Suppress), vni)
 	}
 	s.send(metricPending, underWay(t))
 	s.send(metricBlocked, t.Problems)
@@ -138,6 +141,12 @@ func (c collector) collectParts(s samples) {
 	s.send(metricResyncs, int(st.Resyncs))
 	for _, n := range st.Snoop.Packets {
 		s.send(metricSnooped, int(n.Packets), n.Proto, n.Verdict)
+	}
+	for _, q := range st.Questions {
+		vni := q.VNI.String()
+		s.send(metricRequests, int(q.Answered), vni, "answered")
+		s.send(metricRequests, int(q.Unknown), vni, "unknown")
+		s.send(metricRequests, int(q.Flooded), vni, "flooded")
 	}
 	s.send(metricSnooping, st.Snoop.Ports)
 	s.send(metricBuild, 1, c.d.opts.Version)

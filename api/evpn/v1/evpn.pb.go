@@ -1026,24 +1026,28 @@ type VNI struct {
 	Vni   uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
 	// up; fault: something stands against serving it; down: its device is down; missing: configured, but there is no
 	// device; off: by configuration.
-	State           string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	Device          string                 `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"` // VXLAN device
-	Bridge          string                 `protobuf:"bytes,4,opt,name=bridge,proto3" json:"bridge,omitempty"`
-	Vlan            uint32                 `protobuf:"varint,5,opt,name=vlan,proto3" json:"vlan,omitempty"`                            // bridge VLAN of this VNI; 0: the whole bridge is the VNI
-	SourceVni       uint32                 `protobuf:"varint,6,opt,name=source_vni,json=sourceVni,proto3" json:"source_vni,omitempty"` // on a device that carries many VNIs; 0: the device is the VNI's own
-	Vtep            string                 `protobuf:"bytes,7,opt,name=vtep,proto3" json:"vtep,omitempty"`                             // our tunnel address in this VNI
-	Rd              string                 `protobuf:"bytes,8,opt,name=rd,proto3" json:"rd,omitempty"`
-	ImportRts       []string               `protobuf:"bytes,9,rep,name=import_rts,json=importRts,proto3" json:"import_rts,omitempty"` // "*:100" matches any administrator
-	ExportRts       []string               `protobuf:"bytes,10,rep,name=export_rts,json=exportRts,proto3" json:"export_rts,omitempty"`
-	Faults          []string               `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty"` // what is wrong, in plain words, each with the command that mends it
-	Vteps           uint32                 `protobuf:"varint,12,opt,name=vteps,proto3" json:"vteps,omitempty"`  // remote VTEPs
-	MacsLocal       uint32                 `protobuf:"varint,13,opt,name=macs_local,json=macsLocal,proto3" json:"macs_local,omitempty"`
-	MacsRemote      uint32                 `protobuf:"varint,14,opt,name=macs_remote,json=macsRemote,proto3" json:"macs_remote,omitempty"`
-	NeighborsLocal  uint32                 `protobuf:"varint,15,opt,name=neighbors_local,json=neighborsLocal,proto3" json:"neighbors_local,omitempty"`
-	NeighborsRemote uint32                 `protobuf:"varint,16,opt,name=neighbors_remote,json=neighborsRemote,proto3" json:"neighbors_remote,omitempty"`
-	Since           *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=since,proto3" json:"since,omitempty"` // of state
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	State            string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Device           string                 `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"` // VXLAN device
+	Bridge           string                 `protobuf:"bytes,4,opt,name=bridge,proto3" json:"bridge,omitempty"`
+	Vlan             uint32                 `protobuf:"varint,5,opt,name=vlan,proto3" json:"vlan,omitempty"`                            // bridge VLAN of this VNI; 0: the whole bridge is the VNI
+	SourceVni        uint32                 `protobuf:"varint,6,opt,name=source_vni,json=sourceVni,proto3" json:"source_vni,omitempty"` // on a device that carries many VNIs; 0: the device is the VNI's own
+	Vtep             string                 `protobuf:"bytes,7,opt,name=vtep,proto3" json:"vtep,omitempty"`                             // our tunnel address in this VNI
+	Rd               string                 `protobuf:"bytes,8,opt,name=rd,proto3" json:"rd,omitempty"`
+	ImportRts        []string               `protobuf:"bytes,9,rep,name=import_rts,json=importRts,proto3" json:"import_rts,omitempty"` // "*:100" matches any administrator
+	ExportRts        []string               `protobuf:"bytes,10,rep,name=export_rts,json=exportRts,proto3" json:"export_rts,omitempty"`
+	Faults           []string               `protobuf:"bytes,11,rep,name=faults,proto3" json:"faults,omitempty"` // what is wrong, in plain words, each with the command that mends it
+	Vteps            uint32                 `protobuf:"varint,12,opt,name=vteps,proto3" json:"vteps,omitempty"`  // remote VTEPs
+	MacsLocal        uint32                 `protobuf:"varint,13,opt,name=macs_local,json=macsLocal,proto3" json:"macs_local,omitempty"`
+	MacsRemote       uint32                 `protobuf:"varint,14,opt,name=macs_remote,json=macsRemote,proto3" json:"macs_remote,omitempty"`
+	NeighborsLocal   uint32                 `protobuf:"varint,15,opt,name=neighbors_local,json=neighborsLocal,proto3" json:"neighbors_local,omitempty"`
+	NeighborsRemote  uint32                 `protobuf:"varint,16,opt,name=neighbors_remote,json=neighborsRemote,proto3" json:"neighbors_remote,omitempty"`
+	Since            *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=since,proto3" json:"since,omitempty"`                                                // of state
+	ArpSuppression   bool                   `protobuf:"varint,18,opt,name=arp_suppression,json=arpSuppression,proto3" json:"arp_suppression,omitempty"`       // ARP and ND for remote hosts are answered here
+	RequestsAnswered uint64                 `protobuf:"varint,19,opt,name=requests_answered,json=requestsAnswered,proto3" json:"requests_answered,omitempty"` // of ARP and ND requests of local hosts: for remote hosts, answered here
+	RequestsUnknown  uint64                 `protobuf:"varint,20,opt,name=requests_unknown,json=requestsUnknown,proto3" json:"requests_unknown,omitempty"`    // flooded: nobody is known to have the address
+	RequestsFlooded  uint64                 `protobuf:"varint,21,opt,name=requests_flooded,json=requestsFlooded,proto3" json:"requests_flooded,omitempty"`    // flooded: there is no suppression
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VNI) Reset() {
@@ -1193,6 +1197,34 @@ func (x *VNI) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *VNI) GetArpSuppression() bool {
+	if x != nil {
+		return x.ArpSuppression
+	}
+	return false
+}
+
+func (x *VNI) GetRequestsAnswered() uint64 {
+	if x != nil {
+		return x.RequestsAnswered
+	}
+	return 0
+}
+
+func (x *VNI) GetRequestsUnknown() uint64 {
+	if x != nil {
+		return x.RequestsUnknown
+	}
+	return 0
+}
+
+func (x *VNI) GetRequestsFlooded() uint64 {
+	if x != nil {
+		return x.RequestsFlooded
+	}
+	return 0
 }
 
 type ListVTEPsRequest struct {
@@ -3235,7 +3267,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\"e\n" +
 	"\x10ListVNIsResponse\x12 \n" +
 	"\x04vnis\x18\x01 \x03(\v2\f.evpn.v1.VNIR\x04vnis\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xe6\x03\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\x92\x05\n" +
 	"\x03VNI\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -3259,7 +3291,11 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"macsRemote\x12'\n" +
 	"\x0fneighbors_local\x18\x0f \x01(\rR\x0eneighborsLocal\x12)\n" +
 	"\x10neighbors_remote\x18\x10 \x01(\rR\x0fneighborsRemote\x120\n" +
-	"\x05since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"8\n" +
+	"\x05since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12'\n" +
+	"\x0farp_suppression\x18\x12 \x01(\bR\x0earpSuppression\x12+\n" +
+	"\x11requests_answered\x18\x13 \x01(\x04R\x10requestsAnswered\x12)\n" +
+	"\x10requests_unknown\x18\x14 \x01(\x04R\x0frequestsUnknown\x12)\n" +
+	"\x10requests_flooded\x18\x15 \x01(\x04R\x0frequestsFlooded\"8\n" +
 	"\x10ListVTEPsRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
 	"\x04vtep\x18\x02 \x01(\tR\x04vtep\"i\n" +
