@@ -151,11 +151,11 @@ func answer6(mac []byte, ip string) func([]byte) bool {
 	}
 }
 
-// suppress writes what the hosts shall do and has them read it.
-func suppress(t *testing.T, ctx context.Context, lab *Lab, on bool) {
+// suppress writes what hosts shall do and has them read it.
+func suppress(t *testing.T, ctx context.Context, lab *Lab, on bool, hosts ...string) {
 	t.Helper()
 	flag := map[bool]string{true: "neigh_suppress on", false: "neigh_suppress off"}[on]
-	for _, host := range []string{"h1", "h2"} {
+	for _, host := range hosts {
 		conf := fmt.Sprintf("mkdir -p /etc/evpnd/conf.d; echo '{manage-devices: true, arp-suppression: %t}' >/etc/evpnd/conf.d/suppress.yaml", on)
 		shell(t, ctx, lab, host, conf)
 		run(t, ctx, lab, host, "evpnctl reload")
@@ -211,7 +211,7 @@ func TestARPSuppression(t *testing.T) {
 		return all(wantEstablished(ctx, lab, "h1", "10.0.0.1"), wantVTEP(ctx, lab, "h1", true, 100, "10.255.0.2"),
 			wantVTEP(ctx, lab, "h2", true, 100, "10.255.0.1"))
 	})
-	suppress(t, ctx, lab, true)
+	suppress(t, ctx, lab, true, "h1", "h2")
 	for _, ip := range []string{far4, far6, far12} {
 		ping(t, ctx, lab, "vm11", ip)
 	}
@@ -254,6 +254,33 @@ func testAnswered(t *testing.T, ctx context.Context, lab *Lab, w vmPort, underla
 	if n := underlay.since(); n != 0 {
 		t.Errorf("%d frames on the underlay for %d requests", n, 2*rounds*each+20)
 	}
+}
+
+// testAnsweredForFRR: in 02-frr-rr, for a host behind FRR, which learns its addresses by an address of its own.
+func testAnsweredForFRR(t *testing.T, ctx context.Context, lab *Lab) {
+	const ip4, ip6 = "172.16.100.31", "fd00:100::31"
+	mac := []byte{2, 0, 0, 0x64, 3, 1}
+	suppress(t, ctx, lab, true, "h1")
+	ping(t, ctx, lab, "vm31", "172.16.100.253")
+	ping(t, ctx, lab, "vm31", "fd00:100::253")
+	within(t, ctx, 20*time.Second, "h1 knows the host behind FRR", func() error {
+		return all(wantNeighbor(ctx, lab, "h1", "br100", ip4, "02:00:00:64:03:01"), wantNeighbor(ctx, lab, "h1", "br100", ip6, "02:00:00:64:03:01"))
+	})
+	w, underlay := newVMPort(t, lab, "vm11", "eth1"), newAsking(t, lab, "h1", "eth1")
+	w.hearing()
+	for range 100 {
+		w.send(whoHas(nearMAC, near4, ip4))
+		w.send(solicit(nearMAC, near6, ip6))
+		if err := all(w.awaits(answer4(mac, ip4)), w.awaits(answer6(mac, ip6))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := underlay.since(); n != 0 {
+		t.Errorf("%d frames on the underlay", n)
+	}
+	w.send(whoHas(nearMAC, near4, "172.16.100.200"))
+	underlay.wants(ctx, len(vteps02)-1) // once to each VTEP
+	suppress(t, ctx, lab, false, "h1")
 }
 
 func testUnknown(t *testing.T, ctx context.Context, lab *Lab, w vmPort, underlay asking) {
@@ -390,7 +417,7 @@ func testWiped(t *testing.T, ctx context.Context, lab *Lab) {
 // testNotSuppressed: switched off by a reload, which touches nothing else.
 func testNotSuppressed(t *testing.T, ctx context.Context, lab *Lab, w vmPort, underlay asking) {
 	m := startMonitor(t, ctx, lab, "h1")
-	suppress(t, ctx, lab, false)
+	suppress(t, ctx, lab, false, "h1", "h2")
 	before := countsOf(t, ctx, lab, "h1").Flooded
 	for _, frame := range [][]byte{whoHas(nearMAC, near4, far4), solicit(nearMAC, near6, far6)} {
 		underlay.since()
