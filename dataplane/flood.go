@@ -65,7 +65,7 @@ func (f *floods) adopt(ifindex int, rows []row, remote netip.Addr) {
 
 // drop forgets the list of a device that was removed.
 func (f *floods) drop(m linkMessage) {
-	if m.family == unix.AF_BRIDGE { // it left its bridge
+	if m.family != unix.AF_UNSPEC { // it left its bridge, or IPv6
 		return
 	}
 	f.mu.Lock()

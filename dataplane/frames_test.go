@@ -164,6 +164,7 @@ func FuzzParseFrame(f *testing.F) {
 		if s.router && !s.ip.Is6() {
 			t.Errorf("%+v", s)
 		}
+		p.question() // must not panic
 		again, _ := newFrameParser().parse(b)
 		if again != s {
 			t.Errorf("%+v, by a fresh parser %+v", s, again)

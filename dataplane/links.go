@@ -74,6 +74,14 @@ func (t *topology) update(m linkMessage) {
 		}
 		return
 	}
+	if m.family == unix.AF_INET6 {
+		if old != nil && old.kind == "bridge" {
+			off := ipv6Off(old.name)
+			t.dirty = t.dirty || off != old.ipv6Off
+			old.ipv6Off = off
+		}
+		return
+	}
 	l := m.link
 	if old != nil && !m.hasKind {
 		l.kind, l.vxlan, l.vlanFiltering = old.kind, old.vxlan, old.vlanFiltering
@@ -82,7 +90,7 @@ func (t *topology) update(m linkMessage) {
 		l.port = old.port
 	}
 	if l.kind == "bridge" {
-		l.ipv6Off = sysctl("net/ipv6/conf/"+l.name+"/disable_ipv6") == "1"
+		l.ipv6Off = ipv6Off(l.name)
 		if old != nil && (old.up != l.up || old.mac != l.mac) {
 			t.wiped(l.index)
 		}
@@ -103,9 +111,10 @@ func (t *topology) wiped(bridge int) {
 	}
 }
 
-// remove takes in one RTM_DELLINK. Family AF_BRIDGE says that a port left its bridge, which RTM_NEWLINK says as well.
+// remove takes in one RTM_DELLINK. Family AF_BRIDGE says that a port left its bridge, which RTM_NEWLINK says as well, and
+// AF_INET6 that IPv6 left a link.
 func (t *topology) remove(m linkMessage) {
-	if m.family == unix.AF_BRIDGE {
+	if m.family != unix.AF_UNSPEC {
 		return
 	}
 	t.mu.Lock()
@@ -361,6 +370,8 @@ func (t *topology) all() []*attached {
 	defer t.mu.RUnlock()
 	return slices.SortedFunc(maps.Values(t.byVNI), func(a, b *attached) int { return cmp.Compare(a.VNI, b.VNI) })
 }
+
+func ipv6Off(ifname string) bool { return sysctl("net/ipv6/conf/"+ifname+"/disable_ipv6") == "1" }
 
 // sysctl reads a kernel setting; "" where the kernel does not have it.
 func sysctl(path string) string {

@@ -119,6 +119,11 @@ func TestIPv6DisabledIsAFaultWhenWanted(t *testing.T) {
 	c.wait(t, "the fault", func() bool {
 		return len(c.attached[10].Faults) == 1 && strings.Contains(c.attached[10].Faults[0], "net/ipv6/conf/br10/disable_ipv6=0")
 	})
+	var command string
+	c.look(func() { _, command, _ = strings.Cut(c.attached[10].Faults[0], ": ") })
+	run(t, command)
+	c.wait(t, "the fault to go", func() bool { return len(c.attached[10].Faults) == 0 })
+	l.must(addNeighbor(host6, macA))
 }
 
 // TestDeviceWithManyVNIsIsNotServed, and Status says so.

@@ -30,8 +30,8 @@ type watcher struct {
 	log      logrus.FieldLogger
 }
 
-// watchedGroups are the multicast groups of rtnetlink that we read.
-var watchedGroups = []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_NEXTHOP}
+// watchedGroups are the multicast groups of rtnetlink that we read. That of IPv6 tells of IPv6 being switched on or off.
+var watchedGroups = []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_NEXTHOP, unix.RTNLGRP_IPV6_IFINFO}
 
 // dialWatch opens the socket of the watcher and subscribes; from now on nothing is missed without ENOBUFS.
 func dialWatch(receiveBuffer int) (*netlink.Conn, error) {

@@ -119,6 +119,15 @@ func (c *Core) retry(now time.Time) {
 	}
 }
 
+// retrySoon has what failed in a VNI tried again at once: what stood against it may be mended.
+func (c *Core) retrySoon(vni VNI, now time.Time) {
+	for key, p := range c.problems {
+		if key.VNI == vni && !p.foreign && p.retryAt.After(now) {
+			p.retryAt, c.nextRetry = now, now
+		}
+	}
+}
+
 // observed compares what the kernel holds with what we believe, and queues the difference to what we want. Start, crash,
 // overrun, tampering and audit all come through here.
 func (c *Core) observed(ev Observed, now time.Time) {

@@ -227,6 +227,9 @@ func (c *Core) attachmentUp(at Attachment, now time.Time) {
 		c.readBack[v.vni] = true
 		c.dirtyAll(v)
 	}
+	if slices.ContainsFunc(was.Faults, func(f string) bool { return !slices.Contains(at.Faults, f) }) {
+		c.retrySoon(v.vni, now)
+	}
 	c.noteFaults(v, was.Faults)
 }
 

@@ -307,6 +307,8 @@ func (s *story) attachment(gone bool, w *words) {
 		case "fault":
 			at.Usable = false
 			at.Faults = append(at.Faults, w.rest())
+		case "hint": // a fault that does not stop service
+			at.Faults = append(at.Faults, w.rest())
 		default:
 			s.fatalf("unknown word %q", word)
 		}
