@@ -169,7 +169,11 @@ func (c *Core) refuse(v *macVRF, path *Path) string {
 	case path.mac.IsGroup() || path.mac.IsZero():
 		return "no host's MAC" // T2-08
 	case path.mac == v.at.BridgeMAC:
-		return "MAC of our own bridge" // T2-08
+		return whyBridgeMAC // T2-08
+	case v.isGatewayMAC(path.mac): // BP-01
+		return whyGatewayMAC
+	case v.isGatewayIP(path.ip.addr()):
+		return whyGatewayIP
 	}
 	return ""
 }
@@ -216,6 +220,9 @@ func (c *Core) isNews(r refusal) bool {
 
 // noteRefused counts a refusal, and tells the operator the first time it happens.
 func (c *Core) noteRefused(v *macVRF, path *Path, why string) {
+	if path.Attrs.DefaultGateway && slices.Contains(v.policy.Gateways, Gateway{MAC: path.mac, IP: path.ip.addr()}) {
+		return // an anycast gateway: all announce the same (DG-05)
+	}
 	r := refusal{peer: path.peer.addr, vni: v.vni, why: why}
 	if c.isNews(r) {
 		c.note(Note{Kind: NoteRefused, VNI: v.vni, MAC: path.mac, IP: path.ip.addr(), VTEP: path.Attrs.NextHop, Peer: r.peer, Reason: why})

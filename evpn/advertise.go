@@ -6,9 +6,10 @@ import (
 
 // setKey names a set of attributes of our own type-2 routes within a MAC-VRF.
 type setKey struct {
-	seq    uint32
-	ipv6   bool
-	router bool
+	mobility
+	gateway bool
+	ipv6    bool
+	router  bool
 }
 
 // advertiseIMET announces our inclusive multicast route while the MAC-VRF is in service, hosts or not (T3-01, T3-07).
@@ -40,13 +41,13 @@ func (c *Core) imetAttrs(v *macVRF) *Attrs {
 func (c *Core) advertiseMAC(m *macEntry) {
 	v := m.vrf
 	want := v.inService() && m.isLocal() && !m.flaps().dropped()
-	if want == m.announced() && (!want || m.seq() == m.announcedS()) {
+	if want == m.announced() && (!want || m.mobility() == m.announcedS()) {
 		return
 	}
-	m.own().announced, m.own().announcedS = want, m.seq()
+	m.own().announced, m.own().announcedS = want, m.mobility()
 	op := RouteOp{Withdraw: !want, Route: c.ownRoute(v, m.mac, netip.Addr{})}
 	if want {
-		op.Attrs = c.ownAttrs(v, setKey{seq: m.seq()})
+		op.Attrs = c.ownAttrs(v, setKey{mobility: m.announcedS()})
 	}
 	c.routes = append(c.routes, op)
 }
@@ -58,7 +59,7 @@ func (c *Core) advertiseIP(e *ipEntry, ours bool) {
 	var want *announcedIP
 	if ours && v.inService() {
 		b := e.binding()
-		want = &announcedIP{mac: b.mac, seq: v.macs[b.mac].seq(), router: b.router}
+		want = &announcedIP{mac: b.mac, mobility: v.macs[b.mac].mobility(), router: b.router}
 	}
 	if want != nil && e.out != nil && *want == *e.out {
 		return
@@ -78,7 +79,7 @@ func (c *Core) advertiseIP(e *ipEntry, ours bool) {
 }
 
 func (o announcedIP) setKey(ip netip.Addr) setKey {
-	return setKey{seq: o.seq, ipv6: ip.Is6(), router: o.router}
+	return setKey{mobility: o.mobility, ipv6: ip.Is6(), router: o.router}
 }
 
 // announceAgain sends every route of v once more, with new attributes: peers see a replacement, no withdraw.
@@ -87,9 +88,12 @@ func (c *Core) announceAgain(v *macVRF) {
 	if v.imet {
 		send(c.ownIMET(v), c.imetAttrs(v))
 	}
+	for _, g := range v.gateways {
+		send(c.ownRoute(v, g.MAC, g.IP), c.ownAttrs(v, g.setKey()))
+	}
 	for _, m := range v.macsInOrder() {
 		if m.announced() {
-			send(c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS()}))
+			send(c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{mobility: m.announcedS()}))
 		}
 	}
 	for _, e := range v.ipsInOrder() {
@@ -110,6 +114,10 @@ func (c *Core) withdrawAll(v *macVRF) {
 			c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, m.mac, netip.Addr{})})
 		}
 	}
+	for _, g := range v.gateways {
+		c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, g.MAC, g.IP)})
+	}
+	v.gateways = nil
 	if v.imet {
 		v.imet = false
 		c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownIMET(v)})
@@ -140,18 +148,25 @@ func (c *Core) newAttrs() *Attrs {
 }
 
 // extComms builds the communities of a route of ours: route targets and encapsulation (RT-01, EN-01), the sequence number
-// from the first move on (MM-01), and the ND flags of an IPv6 binding (ND-02).
+// from the first move on (MM-01), that it is a gateway (DG-01), and the ND flags of an IPv6 or immutable binding (ND-02).
 func (c *Core) extComms(v *macVRF, k setKey) string {
 	var ec []byte
 	for _, rt := range v.exportRTs {
 		ec = AppendRT(ec, rt)
 	}
 	ec = AppendEncapVXLAN(ec)
-	if k.seq != 0 {
-		ec = AppendMobility(ec, k.seq, false)
+	if k.mobility != (mobility{}) {
+		ec = AppendMobility(ec, k.seq, k.sticky)
 	}
+	var nd uint8
 	if k.ipv6 {
-		ec = AppendNDFlags(ec, NDOverride|routerFlag(k.router))
+		nd = NDOverride | routerFlag(k.router)
+	}
+	if k.gateway {
+		ec, nd = AppendDefaultGateway(ec), nd|NDImmutable
+	}
+	if nd != 0 {
+		ec = AppendNDFlags(ec, nd)
 	}
 	return string(ec)
 }
@@ -163,9 +178,13 @@ func routerFlag(router bool) uint8 {
 	return 0
 }
 
-// isRouter reports what a received route says of an IPv6 host (ND-03).
+// isRouter reports what a received route says of an IPv6 host (ND-03). A gateway is one, also when it does not say so.
 func (p *Path) isRouter() bool {
-	return p.ip.len == 16 && p.Attrs.HasNDFlags && p.Attrs.NDFlags&NDRouter != 0
+	a := p.Attrs
+	if !(p.ip.len == 16) {
+		return false
+	}
+	return a.HasNDFlags && a.NDFlags&NDRouter != 0 || !a.HasNDFlags && a.DefaultGateway
 }
 
 // usableHostIP reports whether an address can be a host's and may leave the link (T2-12).

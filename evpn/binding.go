@@ -31,7 +31,16 @@ func (v *macVRF) canBeHost(mac MAC) bool {
 // localIP takes in a word on an IP of a host on our side, or the end of one.
 func (c *Core) localIP(ev LocalIP, now time.Time) {
 	v := c.vrfs[ev.VNI]
-	if v == nil || v.at == nil || !usableHostIP(ev.IP) || !ev.Gone && !v.canBeHost(ev.MAC) {
+	if v == nil || v.at == nil || !usableHostIP(ev.IP) {
+		return
+	}
+	if !ev.Gone && ev.Source == WitnessFrame {
+		if why := v.claimsOurs(ev); why != "" {
+			c.refusedHost(v, ev.MAC, ev.IP, ev.Port, why)
+			return
+		}
+	}
+	if !ev.Gone && !v.canBeHost(ev.MAC) {
 		return
 	}
 	e := v.ips[ev.IP]
@@ -98,6 +107,7 @@ func (c *Core) bind(e *ipEntry, b binding, now time.Time) {
 		m.own().ips = append(m.ips(), e)
 	}
 	e.local = &b
+	delete(c.claimants, e)
 	e.vrf.countFramed(e.local, 1)
 	c.dirtyIP(e)
 }

@@ -4,7 +4,13 @@ import "net/netip"
 
 // claim is what counts when several VTEPs say a MAC is behind them.
 type claim struct {
-	vtep   netip.Addr
+	vtep    netip.Addr
+	gateway bool
+	mobility
+}
+
+// mobility is what a route says of how its MAC moves (RFC 7432 §15).
+type mobility struct {
 	seq    uint32
 	sticky bool
 }
@@ -12,6 +18,8 @@ type claim struct {
 // beats reports whether a is preferred over b for the same MAC, and by which rule: "" when it is not.
 func (a claim) beats(b claim) string {
 	switch {
+	case a.gateway != b.gateway: // BP-01
+		return choice(a.gateway, "gateway")
 	case a.sticky != b.sticky: // a static MAC never moves: RFC 7432 §15.2, BP-03
 		return choice(a.sticky, "sticky")
 	case a.seq != b.seq: // the last move wins: RFC 7432 §15
@@ -20,6 +28,9 @@ func (a claim) beats(b claim) string {
 		return choice(a.vtep.Less(b.vtep), "lowest VTEP")
 	}
 }
+
+// movesLike reports that sequence numbers decide between a and b.
+func (a claim) movesLike(b claim) bool { return a.gateway == b.gateway && a.sticky == b.sticky }
 
 func choice(yes bool, rule string) string {
 	if yes {
@@ -38,7 +49,8 @@ func newer(a, b uint32) bool {
 }
 
 func (p *Path) claim() claim {
-	return claim{vtep: p.Attrs.NextHop, seq: p.Attrs.Seq, sticky: p.Attrs.Sticky}
+	a := p.Attrs
+	return claim{vtep: a.NextHop, gateway: a.DefaultGateway, mobility: mobility{seq: a.Seq, sticky: a.Sticky}}
 }
 
 // betterPath reports whether a is preferred over b. Copies of one VTEP's claim that came by several peers are told apart
@@ -113,11 +125,11 @@ func (c *Core) outdone(m *macEntry, remote *Path) bool {
 	if !lost || !won || best {
 		return lost
 	}
-	largest := c.bestOfCircle(m.vrf, &m.routes, noPath)
-	if !largest.Attrs.Sticky && largest.Attrs.Seq != own.seq {
-		return largest.Attrs.Seq > own.seq
+	largest := c.bestOfCircle(m.vrf, &m.routes, noPath).claim()
+	if largest.movesLike(own) && largest.seq != own.seq {
+		return largest.seq > own.seq
 	}
-	return largest.claim().beats(own) != ""
+	return largest.beats(own) != ""
 }
 
 // bestOfCircle chooses when the sequence numbers are spread over the whole circle, so that each is newer than some other
@@ -129,7 +141,7 @@ func (c *Core) bestOfCircle(v *macVRF, paths *pathList, leftOut func(*Path) bool
 		case leftOut(p), c.refuse(v, p) != "":
 		case best == nil:
 			best = p
-		case p.Attrs.Sticky == best.Attrs.Sticky && p.Attrs.Seq != best.Attrs.Seq:
+		case p.claim().movesLike(best.claim()) && p.Attrs.Seq != best.Attrs.Seq:
 			if p.Attrs.Seq > best.Attrs.Seq {
 				best = p
 			}

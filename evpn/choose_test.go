@@ -12,21 +12,27 @@ import (
 func TestBeats(t *testing.T) {
 	low, high := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.3")
 	v6 := netip.MustParseAddr("2001:db8::1")
+	of := func(vtep netip.Addr, seq uint32, sticky bool) claim {
+		return claim{vtep: vtep, mobility: mobility{seq: seq, sticky: sticky}}
+	}
+	gateway := claim{vtep: high, gateway: true}
 	for _, tt := range []struct {
 		name string
 		a, b claim
 		rule string // by which a beats b; "" when it does not
 	}{
-		{"sticky beats any number", claim{high, 0, true}, claim{low, 9, false}, "sticky"},
-		{"and is not beaten by it", claim{low, 9, false}, claim{high, 0, true}, ""},
-		{"of two sticky ones the number counts", claim{high, 1, true}, claim{low, 0, true}, "sequence"},
-		{"the higher number wins", claim{high, 2, false}, claim{low, 1, false}, "sequence"},
-		{"the lower loses", claim{low, 1, false}, claim{high, 2, false}, ""},
-		{"0 follows the largest", claim{high, 0, false}, claim{low, math.MaxUint32, false}, "sequence"},
-		{"equal: lowest VTEP", claim{low, 1, false}, claim{high, 1, false}, "lowest VTEP"},
-		{"equal: not the highest", claim{high, 1, false}, claim{low, 1, false}, ""},
-		{"IPv4 before IPv6", claim{high, 1, false}, claim{v6, 1, false}, "lowest VTEP"},
-		{"not itself", claim{low, 1, false}, claim{low, 1, false}, ""},
+		{"sticky beats any number", of(high, 0, true), of(low, 9, false), "sticky"},
+		{"a gateway beats a sticky one", gateway, of(low, 9, true), "gateway"},
+		{"and is not beaten by it", of(low, 9, true), gateway, ""},
+		{"nor is a sticky one by a number", of(low, 9, false), of(high, 0, true), ""},
+		{"of two sticky ones the number counts", of(high, 1, true), of(low, 0, true), "sequence"},
+		{"the higher number wins", of(high, 2, false), of(low, 1, false), "sequence"},
+		{"the lower loses", of(low, 1, false), of(high, 2, false), ""},
+		{"0 follows the largest", of(high, 0, false), of(low, math.MaxUint32, false), "sequence"},
+		{"equal: lowest VTEP", of(low, 1, false), of(high, 1, false), "lowest VTEP"},
+		{"equal: not the highest", of(high, 1, false), of(low, 1, false), ""},
+		{"IPv4 before IPv6", of(high, 1, false), of(v6, 1, false), "lowest VTEP"},
+		{"not itself", of(low, 1, false), of(low, 1, false), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := tt.a.beats(tt.b); got != tt.rule {

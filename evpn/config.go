@@ -32,6 +32,12 @@ type VNIPolicy struct {
 	Import    []RTPattern // nil: by Dialect
 	Export    []RT        // nil: by Dialect
 	StrictTag bool        // refuse routes with a non-zero Ethernet Tag (ET-04)
+	// StickyStatic has the MACs of static rows on local ports announced as sticky: they are here, whatever others say
+	// (MM-09). Otherwise such a row is a host like any other, only that it is not removed when a remote VTEP wins.
+	StickyStatic bool
+	// Gateways are what this host answers for in the subnet of the VNI. They are announced, and no host may claim them.
+	// No two have the same IP.
+	Gateways []Gateway
 }
 
 // RTPattern matches route targets. The wildcard AnyAdmin matches all three forms; a 2-octet local administrator of the

@@ -60,8 +60,11 @@ type Core struct {
 	flapping  map[flapper]bool // what moved lately, or is a duplicate
 	nextSweep time.Time        // when to look at these; zero: there are none
 
-	awaiting []awaited // hosts that frames told of before the bridge did, oldest first
-	ageing   []aged    // bindings from frames, in the order in which they are looked at again
+	recalled  []LocalIP             // bindings of an earlier life, until Synced
+	awaiting  []awaited             // hosts that frames told of before the bridge did, oldest first
+	ageing    []aged                // bindings from frames, in the order in which they are looked at again
+	asking    []asked               // questions to hosts, likewise
+	claimants map[*ipEntry]claimant // who wants an IP while the host that has it is asked
 
 	synced   bool // the adapter has reported all there was
 	holding  bool // entries of an earlier life are kept although nobody wants them yet
@@ -77,16 +80,17 @@ type Core struct {
 // New returns a core with nothing in it, which serves nothing before AttachmentUp and PeerUp say so.
 func New(cfg Config) *Core {
 	c := &Core{
-		peers:    map[netip.Addr]*peer{},
-		rib:      newRIB(),
-		attrs:    map[*Attrs]*attrSet{},
-		vrfs:     map[VNI]*macVRF{},
-		vteps:    map[netip.Addr]*vtep{},
-		problems: map[EntryKey]*problem{},
-		readBack: map[VNI]bool{},
-		refused:  map[refusal]int{},
-		flapping: map[flapper]bool{},
-		holding:  true,
+		peers:     map[netip.Addr]*peer{},
+		rib:       newRIB(),
+		attrs:     map[*Attrs]*attrSet{},
+		vrfs:      map[VNI]*macVRF{},
+		vteps:     map[netip.Addr]*vtep{},
+		problems:  map[EntryKey]*problem{},
+		readBack:  map[VNI]bool{},
+		refused:   map[refusal]int{},
+		flapping:  map[flapper]bool{},
+		claimants: map[*ipEntry]claimant{},
+		holding:   true,
 	}
 	c.cfg = cfg
 	c.rdNumbers = maps.Clone(cfg.RDNumbers)
@@ -128,8 +132,11 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.reading = false
 	case Tampered:
 		c.tampered(ev)
+	case Remembered:
+		c.recalled = ev.IPs
 	case Synced:
 		c.synced = true
+		c.recall(now)
 	case Configure:
 		c.configure(ev.Config, now)
 	}
@@ -141,6 +148,7 @@ func (c *Core) Flush(now time.Time) Output {
 	c.recoverDuplicates(now)
 	c.expireAwaited(now)
 	c.ageBindings(now)
+	c.askAgain(now)
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
@@ -302,6 +310,9 @@ func (c *Core) wake(now time.Time) time.Time {
 	}
 	if len(c.ageing) > 0 {
 		soonest(c.ageing[0].due)
+	}
+	if len(c.asking) > 0 {
+		soonest(c.asking[0].due)
 	}
 	return next
 }

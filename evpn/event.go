@@ -137,6 +137,10 @@ type ReadBackDone struct{}
 // Tampered says that someone else changed or removed these entries of ours. They are written again.
 type Tampered struct{ Keys []EntryKey }
 
+// Remembered hands over what FramedBindings said in an earlier life; it comes before Synced. Whatever of it does not hold
+// any more is dropped without a word.
+type Remembered struct{ IPs []LocalIP }
+
 // Synced says that the adapter has reported all there was when it started: local hosts and observed entries.
 type Synced struct{}
 
@@ -156,5 +160,6 @@ func (Observed) event()       {}
 func (Applied) event()        {}
 func (ReadBackDone) event()   {}
 func (Tampered) event()       {}
+func (Remembered) event()     {}
 func (Synced) event()         {}
 func (Configure) event()      {}

@@ -49,6 +49,9 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 	c.sightedMAC(Sighted{VNI: ev.VNI, MAC: ev.MAC, Port: ev.Port})
 	s := said{mac: ev.MAC, router: ev.Router}
 	e := v.ips[ev.IP]
+	if e != nil && e.local != nil && e.local.mac == s.mac {
+		c.formerAnswers(e, now)
+	}
 	if e != nil && e.local != nil && e.local.framed && e.local.said == s {
 		e.local.heard = now.UnixNano()
 		return
@@ -59,15 +62,22 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 		}
 		return
 	}
-	e = v.ip(ev.IP)
-	b := binding{said: s, framed: true, heard: now.UnixNano()}
+	if c.confirmFirst(e, s, now) {
+		return
+	}
+	c.bindFramed(v.ip(ev.IP), s, now, now.Add(probeAfter))
+}
+
+// bindFramed has the word of a frame count; due is when it is to be looked at again.
+func (c *Core) bindFramed(e *ipEntry, s said, now, due time.Time) {
+	b := binding{said: s, framed: true, heard: due.Add(-probeAfter).UnixNano()}
 	if e.local != nil {
 		b.neighbor = e.local.neighbor
 	}
 	c.bind(e, b, now)
 	if !e.ageing {
 		e.ageing = true
-		c.ageing = append(c.ageing, aged{e, now.Add(probeAfter)})
+		c.ageing = append(c.ageing, aged{e, due})
 	}
 }
 
@@ -100,6 +110,9 @@ func (c *Core) sightedMAC(ev Sighted) {
 		return
 	}
 	m := v.macs[ev.MAC]
+	if m != nil && m.left() != nil {
+		m.left().port = ev.Port // also where no row can be
+	}
 	switch {
 	case m == nil:
 	case m.local() != nil:
@@ -107,7 +120,7 @@ func (c *Core) sightedMAC(ev Sighted) {
 			h.sighted = true
 			c.dirtyMAC(m)
 		}
-	case m.best != nil && m.best.Attrs.Sticky:
+	case m.best != nil && m.best.Attrs.fixed():
 		why := "seen on " + ev.Port
 		if c.isNews(refusal{vni: v.vni, why: m.mac.String() + " " + why}) {
 			c.note(Note{Kind: NoteStickyMAC, VNI: v.vni, MAC: m.mac, VTEP: m.best.Attrs.NextHop, Reason: why})

@@ -21,6 +21,7 @@ func (r row) foreign() bool { return !r.ours && !r.learned }
 type mapKernel struct {
 	rows     map[EntryKey]row
 	refuse   map[EntryKey]error
+	looks    bool       // before it replaces, as the dataplane does; else it shows what the core would trample on
 	trampled []EntryKey // rows of others that an op overwrote
 	disorder []KernelOp // ops that came before the nexthop they need, or took one away that was in use
 }
@@ -54,7 +55,7 @@ func (k *mapKernel) write(op KernelOp) (err error, foreign bool) {
 			k.disorder = append(k.disorder, op)
 		}
 	case op.Del:
-	case there && !old.ours && !op.Replace:
+	case there && !old.ours && (!op.Replace || k.looks && old.foreign()):
 		return errors.New("an entry that is not ours is there"), true
 	case op.Key.Table == TableFDB && !k.has(EntryKey{Table: TableVTEP, Addr: op.Entry.VTEP}):
 		k.disorder = append(k.disorder, op)

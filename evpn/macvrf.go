@@ -10,10 +10,11 @@ import (
 
 // macVRF is one VNI: a MAC-VRF with one bridge table (VLAN-based service, RFC 7432 §6.1).
 type macVRF struct {
-	vni   VNI
-	at    *Attachment // nil: the device is gone, and whatever still names this MAC-VRF must leave it alone
-	since int64       // when it came into service or went out of it, Unix time in ns
-	imet  bool        // our IMET route is announced
+	vni      VNI
+	at       *Attachment // nil: the device is gone, and whatever still names this MAC-VRF must leave it alone
+	since    int64       // when it came into service or went out of it, Unix time in ns
+	imet     bool        // our IMET route is announced
+	gateways []Gateway   // whose routes are announced
 	derived
 
 	macs  map[MAC]*macEntry
@@ -21,8 +22,9 @@ type macVRF struct {
 	flood map[netip.Addr]*floodEntry
 	sets  map[setKey]*Attrs // attributes of our own routes
 
-	pinned map[MAC][]*ipEntry // IPs that are frozen with a MAC
-	framed int                // bindings that frames told of
+	pinned       map[MAC][]*ipEntry // IPs that are frozen with a MAC
+	framed       int                // bindings that frames told of
+	refusedHosts uint64             // times that a host claimed what is ours
 }
 
 // derived is what the configuration makes of a VNI.
@@ -54,11 +56,12 @@ type home struct {
 	reason     string     // why it is not as the best route or the local host would have it; "" when it is
 	announced  bool       // our MAC-only route is out
 	seq        uint32     // our sequence number; kept while the entry lives (MM-17)
-	announcedS uint32     // the number in our announced route
+	announcedS mobility   // what our announced route says of it
 	moves      uint32     // changes of owner
 	ips        []*ipEntry // local bindings of this MAC
 	heard      []LocalIP  // from frames, until the bridge says that the MAC is there
 	flaps      *flaps     // nil: it did not move lately
+	left       *leftBehind
 }
 
 // noHome is the home of MACs without one; nobody writes to it.
@@ -85,15 +88,16 @@ func (m *macEntry) setReason(why string) {
 	}
 }
 
-func (m *macEntry) local() *localHost  { return m.known().local }
-func (m *macEntry) reason() string     { return m.known().reason }
-func (m *macEntry) announced() bool    { return m.known().announced }
-func (m *macEntry) announcedS() uint32 { return m.known().announcedS }
-func (m *macEntry) seq() uint32        { return m.known().seq }
-func (m *macEntry) moves() uint32      { return m.known().moves }
-func (m *macEntry) ips() []*ipEntry    { return m.known().ips }
-func (m *macEntry) heard() []LocalIP   { return m.known().heard }
-func (m *macEntry) flaps() *flaps      { return m.known().flaps }
+func (m *macEntry) local() *localHost    { return m.known().local }
+func (m *macEntry) reason() string       { return m.known().reason }
+func (m *macEntry) announced() bool      { return m.known().announced }
+func (m *macEntry) announcedS() mobility { return m.known().announcedS }
+func (m *macEntry) seq() uint32          { return m.known().seq }
+func (m *macEntry) moves() uint32        { return m.known().moves }
+func (m *macEntry) ips() []*ipEntry      { return m.known().ips }
+func (m *macEntry) heard() []LocalIP     { return m.known().heard }
+func (m *macEntry) flaps() *flaps        { return m.known().flaps }
+func (m *macEntry) left() *leftBehind    { return m.known().left }
 
 // localHost says that the bridge has the MAC on a local port.
 type localHost struct {
@@ -120,8 +124,8 @@ type ipEntry struct {
 
 // announcedIP is our MAC/IP route as it went out.
 type announcedIP struct {
-	mac    MAC
-	seq    uint32
+	mac MAC
+	mobility
 	router bool
 }
 
@@ -238,6 +242,7 @@ func (c *Core) attachmentUp(at Attachment, now time.Time) {
 func (c *Core) serve(v *macVRF, now time.Time) {
 	v.since = now.UnixNano()
 	c.advertiseIMET(v)
+	c.advertiseGateways(v)
 	kind := NoteVNIDown
 	if v.inService() {
 		kind = NoteVNIUp
@@ -307,6 +312,7 @@ func (c *Core) configure(cfg Config, now time.Time) {
 			c.serve(v, now)
 		} else {
 			c.advertiseIMET(v)
+			c.advertiseGateways(v)
 			c.dirtyAll(v)
 		}
 		if v.unfit != "" {

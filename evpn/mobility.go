@@ -22,8 +22,12 @@ func (c *Core) localMAC(ev LocalMAC, now time.Time) {
 	c.confirm(m, now)
 }
 
-// lose forgets that a MAC is on a local port, and with it what its frames said.
+// lose forgets that a MAC is on a local port, and with it what its frames said; but not yet where it was: that the row has
+// aged, was removed or had to make room for ours does not say that the host is gone (MM-16).
 func (c *Core) lose(m *macEntry) {
+	if len(m.ips()) > 0 {
+		m.own().left = &leftBehind{port: m.local().port, ips: m.addresses()}
+	}
 	m.own().local = nil
 	c.dirtyMAC(m)
 	c.unhear(m)
@@ -79,6 +83,9 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	switch {
 	case m.flaps().frozen():
 		m.frozen()
+	case m.local() != nil && v.isGatewayMAC(m.mac):
+		m.setReason(whyGatewayMAC)
+		c.refusedHost(v, m.mac, netip.Addr{}, m.local().port, whyGatewayMAC)
 	case m.local() != nil:
 		c.contest(m, remote, now)
 	}
@@ -90,6 +97,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	c.noteMove(m, now)
 	c.noteContenders(m)
 	c.judge(m, now)
+	c.seek(m, now)
 	c.advertiseMAC(m)
 	if v.inService() {
 		c.want(m, c.placeOf(m))
@@ -111,19 +119,21 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 // contest settles a MAC that is local, and perhaps remote as well: RFC 7432 §15.
 func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 	h := m.local()
-	sighted := h.sighted
+	sighted, yielded := h.sighted, h.yielded
 	h.sighted = false
 	if sighted || remote == nil && h.batch == 0 {
 		h.yielded = false
 	}
 	switch {
 	case remote == nil:
-	case remote.Attrs.Sticky:
-		// MM-10: sticky elsewhere beats whatever we see.
+	case m.isSticky():
+		c.contestSticky(m, remote)
+	case remote.Attrs.fixed():
+		// MM-10: sticky elsewhere beats whatever we see, and so does a gateway (DG-04).
 		if sighted {
 			c.note(Note{Kind: NoteStickyMAC, VNI: m.vrf.vni, MAC: m.mac, VTEP: remote.Attrs.NextHop, Reason: "seen on " + h.port})
 		}
-		m.yield("sticky at " + remote.Attrs.NextHop.String())
+		m.yield(remote.Attrs.fixedAs() + " at " + remote.Attrs.NextHop.String())
 	case sighted:
 		// MM-02: it came to us, whatever number it had. Nothing to outbid when the remote number is the lower one.
 		if !newer(m.seq(), remote.Attrs.Seq) {
@@ -135,8 +145,33 @@ func (c *Core) contest(m *macEntry, remote *Path, now time.Time) {
 		if !h.static && m.owner != addressHere { // a static row is not learned
 			c.moved(m, remote.Attrs.NextHop, now)
 		}
+		c.follow(m, now)
 	case h.yielded || c.outdone(m, remote):
 		m.yield("moved to " + remote.Attrs.NextHop.String())
+		if h.static && !yielded { // a learned row is asked for when ours has taken its place: seek
+			c.askStatic(m, now)
+		}
+	}
+}
+
+// contestSticky settles a MAC that is static here by configuration: only another one that does not move may have it
+// (MM-09, BP-03).
+func (c *Core) contestSticky(m *macEntry, remote *Path) {
+	m.local().yielded = false
+	a := remote.Attrs
+	if a.fixed() && c.outdone(m, remote) {
+		m.yield(a.fixedAs() + " at " + a.NextHop.String())
+	}
+	why := "static on " + m.local().port + ", claimed by " + a.NextHop.String()
+	if c.isNews(refusal{peer: remote.peer.addr, vni: m.vrf.vni, why: m.mac.String() + " " + why}) {
+		c.note(Note{Kind: NoteStickyMAC, VNI: m.vrf.vni, MAC: m.mac, VTEP: a.NextHop, Peer: remote.peer.addr, Reason: why})
+	}
+}
+
+// askStatic asks for a host whose static row was given up: the row stays, whether the host does or not.
+func (c *Core) askStatic(m *macEntry, now time.Time) {
+	for _, ip := range m.addresses() {
+		c.ask(m.vrf, askStayed, Probe{Port: m.local().port, MAC: m.mac, IP: ip}, now)
 	}
 }
 
@@ -178,10 +213,25 @@ func (c *Core) takenOver(m *macEntry, batch uint64, failed bool) {
 	c.dirtyMAC(m)
 }
 
-func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, seq: m.seq()} }
+// isSticky reports that the MAC is here by configuration (MM-09).
+func (m *macEntry) isSticky() bool {
+	return m.local() != nil && m.local().static && m.vrf.policy.StickyStatic
+}
+
+// mobility is what we say of a MAC in the routes for it: what is static has no number (MM-09).
+func (m *macEntry) mobility() mobility {
+	if m.isSticky() {
+		return mobility{sticky: true}
+	}
+	return mobility{seq: m.seq()}
+}
+
+func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, mobility: m.mobility()} }
 
 // isLocal reports whether the MAC is ours to announce.
-func (m *macEntry) isLocal() bool { return m.local() != nil && !m.local().yielded }
+func (m *macEntry) isLocal() bool {
+	return m.local() != nil && !m.local().yielded && !m.vrf.isGatewayMAC(m.mac)
+}
 
 // here stands for ourselves among the owners of a MAC; no VTEP has this address.
 var (
@@ -216,15 +266,15 @@ func (c *Core) noteMove(m *macEntry, now time.Time) {
 
 // noteContenders tells of VTEPs that say a MAC has moved to them although it is sticky elsewhere (RFC 7432 §15.2).
 func (c *Core) noteContenders(m *macEntry) {
-	if m.best == nil || !m.best.Attrs.Sticky {
+	if m.best == nil || !m.best.Attrs.fixed() {
 		return
 	}
 	for p := range m.routes.all() {
 		a, owner := p.Attrs, m.best.Attrs.NextHop
-		if a.Sticky || a.NextHop == owner || !newer(a.Seq, m.best.Attrs.Seq) || c.refuse(m.vrf, p) != "" {
+		if a.fixed() || a.NextHop == owner || !newer(a.Seq, m.best.Attrs.Seq) || c.refuse(m.vrf, p) != "" {
 			continue
 		}
-		why := "sticky at " + owner.String() + ", claimed by " + a.NextHop.String()
+		why := m.best.Attrs.fixedAs() + " at " + owner.String() + ", claimed by " + a.NextHop.String()
 		if c.isNews(refusal{peer: p.peer.addr, vni: m.vrf.vni, why: m.mac.String() + " " + why}) {
 			c.note(Note{Kind: NoteStickyMAC, VNI: m.vrf.vni, MAC: m.mac, VTEP: a.NextHop, Peer: p.peer.addr, Reason: why})
 		}
@@ -240,7 +290,7 @@ func ownerName(owner netip.Addr) string {
 
 // forgetMAC drops an entry that says nothing any more.
 func (c *Core) forgetMAC(m *macEntry) {
-	if m.local() == nil && m.routes.len() == 0 && len(m.ips()) == 0 && len(m.heard()) == 0 && m.flaps() == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+	if m.local() == nil && m.routes.len() == 0 && len(m.ips()) == 0 && len(m.heard()) == 0 && m.left() == nil && m.flaps() == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
 		delete(m.vrf.macs, m.mac)
 	}
 }
@@ -256,12 +306,13 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 	ours := false
 	if b := e.binding(); b != nil && v.macs[b.mac] != nil {
 		m := v.macs[b.mac]
-		ours = m.isLocal() && !m.flaps().dropped() && !e.flaps.dropped()
+		ours = m.isLocal() && !m.flaps().dropped() && !e.flaps.dropped() && c.mayHave(e, m)
 	}
 	c.advertiseIP(e, ours)
 	e.best = nil
 	if !ours {
 		e.best = c.bestIPPath(e)
+		c.noteGateway(e)
 	}
 	if v.inService() {
 		p := place{}
@@ -273,9 +324,30 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 	c.forgetIP(e)
 }
 
+// mayHave reports that nothing stands against a local host with an IP.
+func (c *Core) mayHave(e *ipEntry, m *macEntry) bool {
+	if e.vrf.isGatewayIP(e.ip) {
+		c.refusedHost(e.vrf, m.mac, e.ip, m.local().port, whyGatewayIP)
+		return false
+	}
+	p := c.fixedElsewhere(e, m.mac)
+	if p == nil {
+		return true
+	}
+	why := "fixed at " + p.Attrs.NextHop.String() + " with " + p.mac.String() + ", claimed on " + m.local().port
+	if c.isNews(refusal{peer: p.peer.addr, vni: e.vrf.vni, why: e.ip.String() + " " + why}) {
+		c.note(Note{Kind: NoteFixedIP, VNI: e.vrf.vni, MAC: m.mac, IP: e.ip, VTEP: p.Attrs.NextHop, Peer: p.peer.addr, Reason: why})
+	}
+	return false
+}
+
 // bestIPPath is the best route for an IP, routes for a MAC that is local left aside: their sender has lost it.
 func (c *Core) bestIPPath(e *ipEntry) *Path {
-	return c.bestOf(e.vrf, &e.routes, e.lost)
+	if c.fixedElsewhere(e, MAC{}) == nil {
+		return c.bestOf(e.vrf, &e.routes, e.lost)
+	}
+	// ND-04, with one departure: of several immutable ones the best counts, not the latest, so that all VTEPs choose alike.
+	return c.bestOf(e.vrf, &e.routes, func(p *Path) bool { return !p.isFixed() || e.lost(p) })
 }
 
 // lost reports that a route for the IP does not count: its MAC is on a local port or frozen, or the IP is frozen with
@@ -289,7 +361,7 @@ func (e *ipEntry) lost(p *Path) bool {
 }
 
 func (c *Core) forgetIP(e *ipEntry) {
-	if e.local == nil && e.routes.len() == 0 && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
+	if e.local == nil && e.routes.len() == 0 && !c.claimed(e) && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
 		delete(e.vrf.ips, e.ip)
 	}
 }

@@ -101,6 +101,9 @@ const (
 	NotePeerRoutes // what happened to the routes of a peer that went away
 	NoteLimit      // a host, or a VNI, has more addresses than are taken from frames
 
+	NoteGateway // a host or VTEP claims a gateway, or the bridge, of ours (DG-02)
+	NoteFixedIP // a host claims an IP that is fixed elsewhere (ND-04)
+
 	NoteDuplicateMAC  // a MAC moves so often that two hosts must have it (MM-13); Reason says what is done
 	NoteDuplicateIP   // an IP likewise (PX-12); MAC is the one it stays with
 	NoteDuplicateOver // a MAC or IP counts as a duplicate no more (MM-14)

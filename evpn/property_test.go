@@ -264,7 +264,7 @@ func (x *chaos) untouched(key EntryKey) bool {
 // The steps that drawStep knows; up to lastOrderly nobody meddles with the kernel.
 const (
 	lastOrderly = 75
-	lastStep    = 102
+	lastStep    = 106
 )
 
 // drawStep draws the next thing that happens.
@@ -358,6 +358,18 @@ func drawStep(t *rapid.T, last int) func(*chaos) {
 			if x.up[vni] {
 				x.results = append(x.results, x.kernel.observe(vni, x.written))
 			}
+		}
+	case n < 102:
+		return func(x *chaos) { x.reconfigure(vni, func(p *VNIPolicy) { p.StickyStatic = !p.StickyStatic }) }
+	case n < 104:
+		return func(x *chaos) {
+			x.reconfigure(vni, func(p *VNIPolicy) {
+				if p.Gateways == nil {
+					p.Gateways = []Gateway{{MAC: mac, IP: ip}}
+				} else {
+					p.Gateways = nil
+				}
+			})
 		}
 	default:
 		return func(x *chaos) { x.dumpHosts(vni, mac, ip) }
@@ -485,7 +497,7 @@ func (x *chaos) check(t *rapid.T) {
 			continue
 		}
 		m := x.core.vrfs[key.VNI].macs[key.MAC]
-		if m == nil || m.local() == nil || r.learned && !m.isLocal() {
+		if m == nil || m.local() == nil || r.learned && !m.isLocal() && !m.vrf.isGatewayMAC(m.mac) {
 			t.Fatalf("the bridge has %s on a local port, the core does not know: %+v", key, m)
 		}
 	}
@@ -535,7 +547,7 @@ func (x *chaos) checkOwnRoutes(t *rapid.T) {
 	for _, vni := range worldVNIs {
 		v := x.core.vrfs[vni]
 		for _, m := range v.macs {
-			if m.announced() != (m.isLocal() && v.inService()) || m.announced() && m.announcedS() != m.seq() {
+			if m.announced() != (m.isLocal() && v.inService()) || m.announced() && m.announcedS() != m.mobility() {
 				t.Fatalf("announcement of %s is out of step: %+v", m.mac, m)
 			}
 		}
@@ -576,7 +588,7 @@ func (c *Core) remembered() map[string]int {
 		"peers": len(c.peers), "rib": len(c.rib.paths), "attrs": len(c.attrs), "vteps": len(c.vteps), "numbered": len(c.numbered) - len(c.unnumbered),
 		"problems": len(c.problems), "sent": len(c.sent), "readBack": len(c.readBack),
 		"dirtyMACs": len(c.dirtyMACs), "dirtyIPs": len(c.dirtyIPs), "flapping": len(c.flapping),
-		"awaiting": len(c.awaiting),
+		"awaiting": len(c.awaiting), "asking": len(c.asking), "claimants": len(c.claimants), "recalled": len(c.recalled),
 	}
 	for table, q := range c.pending {
 		left[fmt.Sprintf("pending %d", table)] = len(q)

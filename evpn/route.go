@@ -107,6 +107,17 @@ type Attrs struct {
 	RouterMAC      MAC // zero when absent (RFC 9135 §8.1)
 }
 
+// fixed reports a MAC that does not move: no frame and no other route takes it from where it is (RFC 7432 §15.2, DG-04).
+func (a *Attrs) fixed() bool { return a.Sticky || a.DefaultGateway }
+
+// fixedAs says in a word why.
+func (a *Attrs) fixedAs() string {
+	if a.DefaultGateway {
+		return "gateway"
+	}
+	return "sticky"
+}
+
 // Encap is what a route says about its encapsulation.
 type Encap uint8
 

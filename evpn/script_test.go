@@ -60,19 +60,20 @@ func compareLines(t *testing.T, file, want, got string) {
 
 // story is one script being played.
 type story struct {
-	t      *testing.T
-	file   string
-	line   int
-	core   *Core
-	kernel *mapKernel
-	cfg    Config
-	now    time.Time
-	held   []KernelBatch // handed out and not written yet
-	hold   bool
-	lastIn uint64 // last batch written
-	wake   time.Time
-	attrs  map[Attrs]*Attrs
-	out    strings.Builder
+	t          *testing.T
+	file       string
+	line       int
+	core       *Core
+	kernel     *mapKernel
+	cfg        Config
+	now        time.Time
+	held       []KernelBatch // handed out and not written yet
+	hold       bool
+	lastIn     uint64    // last batch written
+	remembered []LocalIP // by the last life
+	wake       time.Time
+	attrs      map[Attrs]*Attrs
+	out        strings.Builder
 }
 
 func newStory(t *testing.T, file string) *story {
@@ -196,7 +197,10 @@ func (s *story) do(w *words) {
 		s.hold = false
 	case "read":
 		s.read(w)
+	case "remember": // what the last life knew from frames
+		s.handle(Remembered{IPs: s.remembered})
 	case "restart":
+		s.remembered = s.core.FramedBindings()
 		s.core, s.wake, s.lastIn, s.held = nil, time.Time{}, 0, nil
 	case "left": // by an earlier life of ours
 		key, e := w.entry()
@@ -379,7 +383,7 @@ func (s *story) route(gone bool, w *words) {
 	var r Route
 	var rts []RT
 	encap, seq, sticky, hasSeq, router := "vxlan", uint32(0), false, false, false
-	immutable := false
+	immutable, gateway := false, false
 	vni, label := defaultVNI, int64(-1)
 	for w.more() {
 		switch word := w.next(); word {
@@ -406,6 +410,8 @@ func (s *story) route(gone bool, w *words) {
 			router = true
 		case "immutable":
 			immutable = true
+		case "gateway":
+			gateway = true
 		case "rd":
 			r.Key.RD = w.rd()
 		case "rt":
@@ -477,6 +483,9 @@ func (s *story) route(gone bool, w *words) {
 	}
 	if hasSeq || sticky {
 		ec = AppendMobility(ec, seq, sticky)
+	}
+	if gateway {
+		ec = AppendDefaultGateway(ec)
 	}
 	if router {
 		ec = AppendNDFlags(ec, NDRouter|NDOverride)
@@ -597,6 +606,14 @@ func (s *story) policy(p *VNIPolicy, w *words) {
 			p.Export = []RT{w.rt()}
 		case "strict-tag":
 			p.StrictTag = true
+		case "sticky-static":
+			p.StickyStatic = true
+		case "moving-static":
+			p.StickyStatic = false
+		case "gateway":
+			p.Gateways = append(p.Gateways[:len(p.Gateways):len(p.Gateways)], Gateway{MAC: w.mac(), IP: w.addr()})
+		case "no-gateway":
+			p.Gateways = nil
 		default:
 			s.fatalf("unknown word %q", word)
 		}

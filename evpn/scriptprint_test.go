@@ -13,6 +13,7 @@ var noteNames = map[NoteKind]string{
 	NoteStickyMAC: "sticky-mac", NoteRefused: "refused", NoteForeign: "foreign", NoteKernel: "kernel",
 	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes", NoteLimit: "limit",
 	NoteDuplicateMAC: "duplicate-mac", NoteDuplicateIP: "duplicate-ip", NoteDuplicateOver: "duplicate-over",
+	NoteGateway: "gateway", NoteFixedIP: "fixed-ip",
 }
 
 // print writes one output in the order notes, routes, kernel, the rest.
@@ -121,8 +122,14 @@ func describeAttrs(r Route, a *Attrs) string {
 	if a.Sticky {
 		b.WriteString(" sticky")
 	}
+	if a.DefaultGateway {
+		b.WriteString(" gateway")
+	}
 	if a.NDFlags&NDRouter != 0 {
 		b.WriteString(" router")
+	}
+	if a.NDFlags&NDImmutable != 0 {
+		b.WriteString(" immutable")
 	}
 	return b.String()
 }

@@ -16,7 +16,9 @@ import (
 // the same.
 //
 // What is modelled of Linux: a frame makes a row on the port it comes in by; it takes over a row of ours, unless that is
-// sticky; a row that is not refreshed ages; a write of ours that may replace overwrites a learned row without a word.
+// sticky; a row that is not refreshed ages; a write of ours that may replace overwrites a learned row without a word. A host
+// answers a probe that comes out of the port it is behind. A static row of an orchestrator keeps frames from moving nothing
+// but its port.
 // What is modelled of BGP: sessions that deliver in order, each with delays of its own; the reflector keeps next hops,
 // forgets the routes of a session that ends or keeps them (graceful restart), and says End-of-RIB after all it has.
 type sim struct {
@@ -30,8 +32,9 @@ type sim struct {
 	lastFault time.Time // of a session or a daemon; once all is up again, when that was
 	lastGone  time.Time // when a port went: its hosts may be withdrawn after another VTEP has yielded to them
 	faults    bool
-	messages  int // route ops that VTEPs sent to the reflector, sessions that came up left aside
-	changes   int // of rows on local ports, which is what they may speak for
+	fixed     bool // there were static rows
+	messages  int  // route ops that VTEPs sent to the reflector, sessions that came up left aside
+	changes   int  // of rows on local ports, or frames where a static one stands, which is what they may speak for
 	log       func(string, ...any)
 	tripped   map[MAC]bool // found to be duplicates somewhere
 	err       error
@@ -72,18 +75,20 @@ const (
 
 var simReflector = netip.MustParseAddr("10.0.0.254")
 
-func newSim(vteps int, moves int, seed uint64, log func(string, ...any)) *sim {
+func newSim(vteps, moves int, sticky bool, seed uint64, log func(string, ...any)) *sim {
 	s := &sim{
 		now: epoch, rand: rand.New(rand.NewPCG(seed, 1)), routes: map[RouteKey]simRoute{}, tripped: map[MAC]bool{}, log: log,
 	}
 	for i := range vteps {
 		v := &simVTEP{
 			sim: s, addr: netip.AddrFrom4([4]byte{10, 255, 0, byte(i + 1)}), kernel: newMapKernel(),
-			ports: map[MAC]string{}, seen: map[MAC]time.Time{}, out: map[RouteKey]RouteOp{},
+			ports: map[MAC]string{}, behind: map[MAC]string{}, seen: map[MAC]time.Time{}, out: map[RouteKey]RouteOp{},
 		}
 		v.cfg = Config{
 			ASN: 65000, RouterID: v.addr, VTEP: v.addr, Peers: []netip.Addr{simReflector}, Duplicates: DuplicatePolicy{Moves: moves},
+			VNIs: map[VNI]VNIPolicy{simVNI: {StickyStatic: sticky}},
 		}
+		v.kernel.looks = true
 		s.vteps = append(s.vteps, v)
 		v.start()
 		v.sessionUp()
@@ -144,7 +149,9 @@ type simVTEP struct {
 	lost    int // counts overruns; notifications under way then are lost
 	kernel  *mapKernel
 	written uint64
-	ports   map[MAC]string    // of learned rows
+	ports   map[MAC]string    // of the bridge's own rows
+	behind  map[MAC]string    // the ports that hosts are behind, whether the bridge knows or not
+	saved   []LocalIP         // what the daemon remembers for its next life
 	seen    map[MAC]time.Time // when a frame refreshed them
 	wake    time.Time
 
@@ -172,6 +179,7 @@ func (v *simVTEP) start() {
 	}})
 	v.tell(v.kernel.observe(0, 0))
 	v.tell(v.readBack(0))
+	v.tell(Remembered{IPs: v.saved})
 	v.tell(Synced{})
 }
 
@@ -181,13 +189,17 @@ func (v *simVTEP) readBack(asOf uint64) Observed {
 	o.MACs = []LocalMAC{}
 	for _, key := range v.kernel.keys() {
 		if r := v.kernel.rows[key]; key.Table == TableFDB && !r.ours {
-			o.MACs = append(o.MACs, LocalMAC{VNI: simVNI, MAC: key.MAC, Port: v.ports[key.MAC]})
+			o.MACs = append(o.MACs, LocalMAC{VNI: simVNI, MAC: key.MAC, Port: v.ports[key.MAC], Static: !r.learned})
 		}
 	}
 	return o
 }
 
-func (v *simVTEP) stop() {
+// stop ends a life of the daemon. One that crashes remembers what it did when it last stopped.
+func (v *simVTEP) stop(crash bool) {
+	if !crash {
+		v.saved = v.core.FramedBindings()
+	}
 	v.stopped = true
 	v.life++
 }
@@ -204,7 +216,7 @@ func (v *simVTEP) later(f *fifo, most time.Duration, do func()) {
 
 // tell hands a fact to the core and carries out what comes of it.
 func (v *simVTEP) tell(ev Event) {
-	if words := scriptWords(ev); words != "" {
+	if words := v.scriptWords(ev); words != "" {
 		if d := v.now.Sub(v.told); d > 0 {
 			v.script, v.told = append(v.script, "wait "+d.String()), v.now
 		}
@@ -240,6 +252,9 @@ func (v *simVTEP) flush() {
 			v.messages++
 			v.announce(op)
 		}
+	}
+	for _, p := range o.Probes {
+		v.after(v.delay(5*time.Millisecond), func() { v.asked(p) })
 	}
 	if len(o.Kernel.Ops) > 0 {
 		v.later(&v.writer, 5*time.Millisecond, func() { v.write(o.Kernel) })
@@ -411,6 +426,8 @@ func (v *simVTEP) frame(host int, port string) bool {
 	mac := simMAC(host)
 	key := EntryKey{Table: TableFDB, VNI: simVNI, MAC: mac}
 	r, there := v.kernel.rows[key]
+	v.behind[mac] = port
+	defer v.notice(LocalIP{VNI: simVNI, MAC: mac, IP: simIP(host), Source: WitnessFrame, Port: port})
 	if r.ours && r.entry.Sticky {
 		return false
 	}
@@ -419,14 +436,40 @@ func (v *simVTEP) frame(host int, port string) bool {
 	if v.log != nil {
 		v.log("%s %s frame of %s on %s, changed %v", v.now.Sub(epoch), v.addr, mac, port, changed)
 	}
-	if changed {
+	static := there && r.foreign()
+	if changed || static {
 		v.changes++
-		v.kernel.rows[key], v.ports[mac] = row{learned: true}, port
-		v.notice(LocalMAC{VNI: simVNI, MAC: mac, Port: port})
+	}
+	if changed {
+		v.kernel.rows[key], v.ports[mac] = row{learned: !static}, port
+		v.notice(LocalMAC{VNI: simVNI, MAC: mac, Port: port, Static: static})
 		v.age(mac)
 	}
-	v.notice(LocalIP{VNI: simVNI, MAC: mac, IP: simIP(host)})
 	return changed
+}
+
+// asked is a probe that leaves by a port.
+func (v *simVTEP) asked(p Probe) {
+	host := int(p.MAC[5])
+	if v.behind[p.MAC] == p.Port && p.IP == simIP(host) {
+		v.frame(host, p.Port)
+	}
+}
+
+// fix has an orchestrator make a static row, over whatever is there, and remove it after a while.
+func (v *simVTEP) fix(host int, port string, d time.Duration) {
+	mac := simMAC(host)
+	key := EntryKey{Table: TableFDB, VNI: simVNI, MAC: mac}
+	v.changes++
+	v.kernel.rows[key], v.ports[mac] = row{}, port
+	v.notice(LocalMAC{VNI: simVNI, MAC: mac, Port: port, Static: true})
+	v.after(d, func() {
+		if r, there := v.kernel.rows[key]; there && r.foreign() {
+			v.changes++
+			delete(v.kernel.rows, key)
+			v.notice(LocalMAC{VNI: simVNI, MAC: mac, Gone: true})
+		}
+	})
 }
 
 // notice tells the daemon what happened, when there is one.
@@ -480,6 +523,11 @@ func (v *simVTEP) unlearn(mac MAC) {
 
 // unplug takes a port away, and with it what was learned there.
 func (v *simVTEP) unplug(port string) {
+	for mac, p := range v.behind {
+		if p == port {
+			delete(v.behind, mac)
+		}
+	}
 	for _, key := range v.kernel.keys() {
 		if key.Table == TableFDB && v.kernel.rows[key].learned && v.ports[key.MAC] == port {
 			v.unlearn(key.MAC)
@@ -499,6 +547,13 @@ func (v *simVTEP) owner(mac MAC) netip.Addr {
 		return m.best.Attrs.NextHop
 	}
 	return netip.Addr{}
+}
+
+// knows reports that a host is here, and that the core has it and its IP.
+func (v *simVTEP) knows(host int) bool {
+	e := v.core.vrfs[simVNI].ips[simIP(host)]
+	port := v.behind[simMAC(host)]
+	return !v.stopped && port != "" && port == v.ports[simMAC(host)] && v.owner(simMAC(host)) == v.addr && e != nil && e.local != nil
 }
 
 // agreed finds the one owner of a host that all cores have, and fails when they differ about it or its IP.
@@ -543,6 +598,9 @@ func (s *sim) checkKernels() {
 			}
 		}
 		for key, r := range v.kernel.rows {
+			if key.Table != TableFDB {
+				continue
+			}
 			if m := v.core.vrfs[simVNI].macs[key.MAC]; r.learned && (m == nil || !m.isLocal()) {
 				s.fail("%s: the bridge has %s on a local port, the core does not", v.addr, key.MAC)
 			}
@@ -553,8 +611,11 @@ func (s *sim) checkKernels() {
 	}
 }
 
-// scriptWords puts a fact into the words of the scripts, as far as they have some.
-func scriptWords(ev Event) string {
+// scriptWords puts a fact into the words of the scripts, as far as they have some and somebody reads them.
+func (s *sim) scriptWords(ev Event) string {
+	if s.log == nil {
+		return ""
+	}
 	switch ev := ev.(type) {
 	case AttachmentUp:
 		return "+ vni 100"
@@ -570,9 +631,13 @@ func scriptWords(ev Event) string {
 	case EndOfRIB:
 		return "eor " + ev.Peer.String()
 	case LocalMAC:
-		return sign(ev.Gone) + " local mac " + ev.MAC.String() + " port " + cmp.Or(ev.Port, "tap1")
+		words := sign(ev.Gone) + " local mac " + ev.MAC.String() + " port " + cmp.Or(ev.Port, "tap1")
+		if ev.Static {
+			words += " static"
+		}
+		return words
 	case LocalIP:
-		return sign(ev.Gone) + " ip " + ev.IP.String() + " mac " + ev.MAC.String()
+		return sign(ev.Gone) + " ip " + ev.IP.String() + " mac " + ev.MAC.String() + " port " + ev.Port
 	case *Update:
 		return updateWords(ev)
 	}
@@ -600,6 +665,9 @@ func updateWords(u *Update) string {
 		line += " vtep " + vtep.String()
 		if a != nil && a.HasMobility {
 			line += fmt.Sprintf(" seq %d", a.Seq)
+			if a.Sticky {
+				line += " sticky"
+			}
 		}
 		lines = append(lines, line)
 	}

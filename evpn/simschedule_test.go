@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -38,10 +41,11 @@ const (
 	simGrace                   // likewise, and both ends keep what they have
 	simRestart                 // the daemon goes, and comes back after n seconds
 	simCrash                   // likewise, and the reflector forgets its routes
+	simStatic                  // an orchestrator makes a static row for the host here, and removes it after n/2 seconds
 )
 
 func (k simKind) String() string {
-	return [...]string{"frame", "double", "unplug", "overrun", "stranger", "loss", "grace", "restart", "crash"}[k]
+	return [...]string{"frame", "double", "unplug", "overrun", "stranger", "loss", "grace", "restart", "crash", "static"}[k]
 }
 
 func (st simStep) String() string {
@@ -50,11 +54,12 @@ func (st simStep) String() string {
 
 // simSchedule is all that a run depends on.
 type simSchedule struct {
-	seed  uint64
-	vteps int
-	hosts int
-	moves int // DuplicatePolicy.Moves
-	steps []simStep
+	seed   uint64
+	vteps  int
+	hosts  int
+	moves  int  // DuplicatePolicy.Moves
+	sticky bool // VNIPolicy.StickyStatic
+	steps  []simStep
 }
 
 func drawSchedule(seed uint64) simSchedule {
@@ -74,6 +79,13 @@ func drawSchedule(seed uint64) simSchedule {
 	if seed%16 >= 12 {
 		kinds = append(kinds, simStranger)
 	}
+	if seed%32 >= 24 {
+		d.sticky = r.IntN(2) == 0
+		kinds = append(kinds, simStatic)
+	}
+	if seed%64 >= 56 {
+		d.vteps = 5 + r.IntN(4)
+	}
 	pauses := []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond, simSettle, time.Second, 20 * time.Second, 200 * time.Second}
 	pauses = pauses[:3+r.IntN(len(pauses)-2)] // some run at speed throughout
 	for range 3 + r.IntN(25) {
@@ -91,11 +103,12 @@ type simHost struct {
 	spoke time.Time
 	sure  bool // nothing raced with its last move
 	alive bool // nothing can have taken its row away since
+	known bool // its VTEP has had it and its IP: it can be asked
 }
 
 // play runs a schedule and returns what is wrong at its end.
 func (d simSchedule) play(log func(string, ...any)) (*sim, error) {
-	s := newSim(d.vteps, d.moves, d.seed, log)
+	s := newSim(d.vteps, d.moves, d.sticky, d.seed, log)
 	s.run(time.Second)
 	hosts := make([]simHost, d.hosts)
 	for _, st := range d.steps {
@@ -104,6 +117,9 @@ func (d simSchedule) play(log func(string, ...any)) (*sim, error) {
 		}
 		d.step(s, hosts, st)
 		s.run(st.then)
+		for h := range hosts {
+			hosts[h].known = hosts[h].known || s.vteps[hosts[h].vtep].knows(h)
+		}
 	}
 	s.run(15 * time.Second) // sessions and daemons are back then, nothing has aged since
 	for h := range hosts {
@@ -111,6 +127,9 @@ func (d simSchedule) play(log func(string, ...any)) (*sim, error) {
 			continue
 		}
 		owner := s.agreed(h)
+		if v := s.vteps[hosts[h].vtep]; hosts[h].known && owner != v.addr {
+			s.fail("%s is at %s, and is behind %s", simMAC(h), v.addr, owner)
+		}
 		if hosts[h].alive && s.now.Sub(hosts[h].spoke) < simAgeing && !owner.IsValid() {
 			s.fail("%s spoke at %s, and is behind nobody", simMAC(h), s.vteps[hosts[h].vtep].addr)
 		}
@@ -123,8 +142,10 @@ func (d simSchedule) play(log func(string, ...any)) (*sim, error) {
 		d.checkMessages(s)
 	}
 	d.speakOnce(s, hosts, func(h int) bool { return !s.tripped[simMAC(h)] })
-	s.run(2 * time.Hour) // what was held is let go
-	d.speakOnce(s, hosts, func(int) bool { return true })
+	if len(s.tripped) > 0 {
+		s.run(2 * time.Hour) // what was held is let go
+		d.speakOnce(s, hosts, func(int) bool { return true })
+	}
 	return s, s.err
 }
 
@@ -150,7 +171,9 @@ func (d simSchedule) step(s *sim, hosts []simHost, st simStep) {
 	v := s.vteps[st.vtep]
 	switch st.kind {
 	case simFrame:
+		s.leaves(st.host, v)
 		hosts[st.host].speak(s, st.vtep)
+		hosts[st.host].known = hosts[st.host].known && !v.stopped
 		v.frame(st.host, st.port)
 	case simDouble:
 		for range st.n {
@@ -159,15 +182,17 @@ func (d simSchedule) step(s *sim, hosts []simHost, st simStep) {
 			s.vteps[(st.vtep+1)%d.vteps].frame(st.host, st.port)
 			s.run(simSettle)
 		}
-		if st.n > d.moves && !s.faults && s.lastFault.IsZero() && !s.tripped[simMAC(st.host)] {
+		if st.n > d.moves && !s.fixed && !s.faults && s.lastFault.IsZero() && !s.tripped[simMAC(st.host)] {
 			s.fail("%s is spoken for at two VTEPs, %d times each, and nobody found it to be a duplicate", simMAC(st.host), st.n)
 		}
 		hosts[st.host] = simHost{vtep: (st.vtep + 1) % d.vteps, spoke: s.now}
+		s.leaves(st.host, s.vteps[hosts[st.host].vtep])
 	case simUnplug:
 		v.unplug(st.port)
 		s.lastGone = s.now
 		for h := range hosts {
-			hosts[h].sure, hosts[h].alive = hosts[h].sure && hosts[h].vtep != st.vtep, false
+			elsewhere := hosts[h].vtep != st.vtep
+			hosts[h].sure, hosts[h].alive, hosts[h].known = hosts[h].sure && elsewhere, false, hosts[h].known && elsewhere
 		}
 	case simOverrun:
 		s.lastFault = later(s.lastFault, s.now.Add(simSettle))
@@ -178,8 +203,41 @@ func (d simSchedule) step(s *sim, hosts []simHost, st simStep) {
 		s.lastFault = later(s.lastFault, s.lastGone)
 		forget(hosts)
 		s.strange(st.host, worldSeqs[st.n])
+	case simStatic:
+		d.fix(s, hosts, st)
 	case simLoss, simGrace, simRestart, simCrash:
 		d.fault(s, hosts, st)
+	}
+}
+
+// leaves has a host leave all VTEPs but one.
+func (s *sim) leaves(host int, there *simVTEP) {
+	for _, v := range s.vteps {
+		if v != there {
+			delete(v.behind, simMAC(host))
+		}
+	}
+}
+
+// fix has an orchestrator make a static row. One that sticks is the owner then, when nothing stands in its way.
+func (d simSchedule) fix(s *sim, hosts []simHost, st simStep) {
+	v, mac := s.vteps[st.vtep], simMAC(st.host)
+	fixed := time.Duration(st.n) * time.Second / 2
+	alone := !slices.ContainsFunc(s.vteps, func(v *simVTEP) bool {
+		r, there := v.kernel.rows[EntryKey{Table: TableFDB, VNI: simVNI, MAC: mac}]
+		return there && r.foreign()
+	})
+	quiet := s.now.Sub(s.lastFault) > 2*simSettle
+	s.fixed = true
+	hosts[st.host].sure, hosts[st.host].alive = false, false
+	if hosts[st.host].vtep == st.vtep && v.behind[mac] != st.port { // it is asked for at the wrong port
+		hosts[st.host].known = false
+	}
+	s.lastGone = later(s.lastGone, s.now.Add(fixed))
+	s.lastFault = later(s.lastFault, s.lastGone)
+	v.fix(st.host, st.port, fixed)
+	if s.run(2 * simSettle); d.sticky && alone && quiet && !s.tripped[mac] && s.agreed(st.host) != v.addr {
+		s.fail("%s is static at %s, and is behind %s", mac, v.addr, s.agreed(st.host))
 	}
 }
 
@@ -189,7 +247,7 @@ func (h *simHost) speak(s *sim, vtep int) {
 	quiet := s.now.Sub(h.spoke) > simSettle && s.now.Sub(s.lastFault) > 2*simSettle
 	switch {
 	case h.vtep != vtep || h.spoke.IsZero():
-		h.vtep, h.sure = vtep, quiet
+		h.vtep, h.sure, h.known = vtep, quiet, false
 	case s.now.Sub(h.spoke) >= simAgeing-simSettle:
 		h.sure = false
 	}
@@ -199,7 +257,7 @@ func (h *simHost) speak(s *sim, vtep int) {
 // forget takes back what is sure of hosts.
 func forget(hosts []simHost) {
 	for h := range hosts {
-		hosts[h].sure, hosts[h].alive = false, false
+		hosts[h].sure, hosts[h].alive, hosts[h].known = false, false, false
 	}
 }
 
@@ -217,9 +275,16 @@ func (d simSchedule) fault(s *sim, hosts []simHost, st simStep) {
 	}
 	back := time.Duration(st.n) * time.Second
 	s.faults, s.lastFault = true, later(s.lastFault, s.now.Add(back))
+	known := make([]bool, len(hosts))
+	for h := range hosts {
+		known[h] = hosts[h].known && st.kind != simCrash
+	}
 	forget(hosts)
+	for h := range hosts {
+		hosts[h].known = known[h]
+	}
 	if st.kind == simRestart || st.kind == simCrash {
-		v.stop()
+		v.stop(st.kind == simCrash)
 	}
 	v.sessionDown(st.kind == simGrace || st.kind == simRestart)
 	s.after(back, func() {
@@ -244,19 +309,36 @@ func (d simSchedule) checkMessages(s *sim) {
 // last; every kernel holds what is wanted; and no more was said than the moves were worth. A schedule that fails is
 // made as small as it can be, and printed with the facts of each core as scripts.
 func TestSimulator(t *testing.T) {
-	var messages, changes int
-	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
-		d := drawSchedule(seed)
-		s, err := d.play(nil)
-		if err != nil {
-			d = d.minimise()
-			d.report(t)
-		}
-		if !s.faults {
-			messages, changes = messages+s.messages-d.vteps, changes+s.changes
-		}
+	var next, messages, changes atomic.Int64
+	failed := make(chan uint64, runtime.GOMAXPROCS(0))
+	var workers sync.WaitGroup
+	for range cap(failed) {
+		workers.Go(func() {
+			for len(failed) == 0 {
+				n := next.Add(1) - 1
+				if n >= int64(*simSeeds) {
+					return
+				}
+				d := drawSchedule(*simFirst + uint64(n))
+				s, err := d.play(nil)
+				if err != nil {
+					failed <- d.seed
+					return
+				}
+				if !s.faults {
+					messages.Add(int64(s.messages - d.vteps))
+					changes.Add(int64(s.changes))
+				}
+			}
+		})
 	}
-	t.Logf("%d schedules, %d changes of local rows, %.2f routes sent for each", *simSeeds, changes, float64(messages)/float64(changes))
+	workers.Wait()
+	close(failed)
+	for seed := range failed {
+		drawSchedule(seed).minimise().report(t)
+	}
+	t.Logf("%d schedules, %d changes of local rows, %.2f routes sent for each",
+		*simSeeds, changes.Load(), float64(messages.Load())/float64(changes.Load()))
 }
 
 // minimise leaves out what the failure does not need.
@@ -298,7 +380,7 @@ func TestSimulatorScripts(t *testing.T) {
 		{kind: simFrame, vtep: 0, host: 1, port: "tap1", then: simSettle},
 	}
 	d := simSchedule{seed: 1, vteps: 3, hosts: 2, moves: 5, steps: steps}
-	s, err := d.play(nil)
+	s, err := d.play(func(string, ...any) {})
 	if err != nil {
 		t.Fatal(err)
 	}

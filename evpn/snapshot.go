@@ -101,6 +101,7 @@ type VNIView struct {
 
 	DuplicateMACs int
 	DuplicateIPs  int
+	RefusedHosts  uint64 // times that a host claimed a gateway, or the bridge, of ours
 }
 
 // RouteView is one route, received or ours.
@@ -222,7 +223,8 @@ func (c *Core) macView(m *macEntry) MACView {
 	}
 	slices.SortFunc(view.IPs, netip.Addr.Compare)
 	if m.local() != nil {
-		view.Port, view.Static, view.Seq = m.local().port, m.local().static, m.seq()
+		view.Port, view.Static = m.local().port, m.local().static
+		view.Seq, view.Sticky = m.mobility().seq, m.isSticky()
 	}
 	switch held := c.vtepAt(m.place.have); {
 	case m.best != nil:
@@ -241,7 +243,7 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 		winner = m.best.claim()
 	}
 	if m.local() != nil {
-		out = append(out, Candidate{Local: true, MAC: m.mac, Port: m.local().port, VTEP: c.cfg.VTEP, Seq: m.seq(), Since: time.Unix(0, m.since), Best: m.isLocal(), Lost: m.reason()})
+		out = append(out, Candidate{Local: true, MAC: m.mac, Port: m.local().port, VTEP: c.cfg.VTEP, Seq: m.mobility().seq, Sticky: m.isSticky(), Since: time.Unix(0, m.since), Best: m.isLocal(), Lost: m.reason()})
 	}
 	for p := range m.routes.all() {
 		cand := p.candidate()
@@ -261,6 +263,12 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 		cand := Candidate{Local: true, MAC: e.local.mac, VTEP: c.cfg.VTEP, Since: time.Unix(0, e.local.since), Best: e.out != nil}
 		if !cand.Best {
 			cand.Lost = "its MAC is not on a local port"
+			if p := c.fixedElsewhere(e, e.local.mac); p != nil {
+				cand.Lost = "fixed at " + p.Attrs.NextHop.String()
+			}
+			if e.vrf.isGatewayIP(e.ip) {
+				cand.Lost = whyGatewayIP
+			}
 		}
 		out = append(out, cand)
 	}
@@ -378,6 +386,8 @@ func (c *Core) VNIs() []VNIView {
 		if v.imet {
 			view.OwnRoutes++
 		}
+		view.OwnRoutes += len(v.gateways)
+		view.RefusedHosts = v.refusedHosts
 		for _, m := range v.macs {
 			if m.announced() {
 				view.OwnRoutes++
@@ -469,9 +479,12 @@ func (c *Core) OwnRoutes() []RouteView {
 		if v.imet {
 			add(v, c.ownIMET(v), c.imetAttrs(v))
 		}
+		for _, g := range v.gateways {
+			add(v, c.ownRoute(v, g.MAC, g.IP), c.ownAttrs(v, g.setKey()))
+		}
 		for _, m := range v.macsInOrder() {
 			if m.announced() {
-				add(v, c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{seq: m.announcedS()}))
+				add(v, c.ownRoute(v, m.mac, netip.Addr{}), c.ownAttrs(v, setKey{mobility: m.announcedS()}))
 			}
 		}
 		for _, e := range v.ipsInOrder() {

@@ -68,6 +68,12 @@ func drawRoute(t *rapid.T) (Route, *Attrs) {
 		if seq != 0 || sticky {
 			ec = AppendMobility(ec, seq, sticky)
 		}
+		switch rapid.IntRange(0, 15).Draw(t, "fixed") {
+		case 1:
+			ec = AppendDefaultGateway(ec)
+		case 2:
+			ec = AppendNDFlags(ec, NDImmutable)
+		}
 	}
 	a.SetExtComms(string(ec))
 	return r, a
