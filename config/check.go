@@ -157,6 +157,8 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 			Snooping:       optional(r.snooping),
 			ARPSuppression: optional(r.arpSuppression),
 			Manage:         optional(r.manage),
+			StickyStatic:   r.staticMACs.value == staticSticky,
+			Gateways:       c.gateways(r.gateways),
 		}
 		vnis[r.vni.value] = v
 		if r.vni.valid && !v.Off && !(r.imports.given() && r.exports.given()) {
@@ -180,6 +182,24 @@ func (c *checker) suppression(r *raw, cfg *Config) {
 			c.report(v.snooping.at, "snooping: gratuitous ARP would be lost, arp-suppression is on at %s", r.arpSuppression.at)
 		}
 	}
+}
+
+// gateways checks the gateways of one VNI.
+func (c *checker) gateways(raws []*rawGateway) []evpn.Gateway {
+	var gateways []evpn.Gateway
+	seen := firsts[netip.Addr]{}
+	for _, r := range raws {
+		if !r.mac.given() || !r.ip.given() {
+			c.report(r.at, "gateways: want both mac and ip")
+			continue
+		}
+		if first, again := seen.again(r.ip); again {
+			c.report(r.ip.at, "ip: %s is that of another gateway already, at %s", r.ip.value, first)
+			continue
+		}
+		gateways = append(gateways, evpn.Gateway{MAC: r.mac.value, IP: r.ip.value})
+	}
+	return gateways
 }
 
 // derivable checks that a VNI has a route target in the form as4; the other forms do not depend on the VNI.

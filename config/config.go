@@ -85,6 +85,8 @@ type VNI struct {
 	Snooping       *bool            // nil: Config.Snooping
 	ARPSuppression *bool            // nil: Config.ARPSuppression
 	Manage         *bool            // nil: ManageDevices
+	StickyStatic   bool             // announce static rows of the bridge as sticky (MM-09); default false
+	Gateways       []evpn.Gateway   // of this host in the VNI's subnet; no two with one IP
 }
 
 // API is the gRPC socket.
@@ -137,7 +139,10 @@ func (c *Config) Core() evpn.Config {
 		Duplicates: c.Duplicates,
 	}
 	for n, v := range c.VNIs {
-		core.VNIs[n] = evpn.VNIPolicy{Off: v.Off, RD: v.RD, Import: v.Import, Export: v.Export, StrictTag: v.StrictTag}
+		core.VNIs[n] = evpn.VNIPolicy{
+			Off: v.Off, RD: v.RD, Import: v.Import, Export: v.Export, StrictTag: v.StrictTag,
+			StickyStatic: v.StickyStatic, Gateways: v.Gateways,
+		}
 	}
 	for _, p := range c.Peers {
 		core.Peers = append(core.Peers, p.Address)

@@ -16,7 +16,7 @@ route-targets: as4
 auto-vnis: false
 duplicates: {moves: 3, within: 1m, action: drop}
 vnis:
-  100: {rd: 10.255.0.1:7, import: ["*:5"], export: [65000:5], strict-tag: true}
+  100: {rd: 10.255.0.1:7, import: ["*:5"], export: [65000:5], strict-tag: true, static-macs: sticky, gateways: [{mac: "02:00:5e:00:01:01", ip: 172.16.0.254}]}
   200: {off: true}
 `))
 	if err != nil {
@@ -30,10 +30,12 @@ vnis:
 		Default:  evpn.VNIPolicy{Off: true},
 		VNIs: map[evpn.VNI]evpn.VNIPolicy{
 			100: {
-				RD:        evpn.NewRD(netip.MustParseAddr("10.255.0.1"), 7),
-				Import:    []evpn.RTPattern{{AnyAdmin: true, Local: 5}},
-				Export:    []evpn.RT{evpn.NewRT(65000, 5)},
-				StrictTag: true,
+				RD:           evpn.NewRD(netip.MustParseAddr("10.255.0.1"), 7),
+				Import:       []evpn.RTPattern{{AnyAdmin: true, Local: 5}},
+				Export:       []evpn.RT{evpn.NewRT(65000, 5)},
+				StrictTag:    true,
+				StickyStatic: true,
+				Gateways:     []evpn.Gateway{{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("172.16.0.254")}},
 			},
 			200: {Off: true},
 		},

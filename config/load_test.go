@@ -125,6 +125,13 @@ vnis:
   100: {rd: 10.0.0.1:5, import: [65000:100, 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
   200: {off: true, arp-suppression: false, manage: true}
   300: {snooping: true, arp-suppression: true}
+  400: {static-macs: sticky}
+  500:
+    static-macs: normal
+    gateways:
+      - {mac: 02:00:5e:00:01:01, ip: 172.16.0.254}
+      - mac: 02:00:5e:00:01:01
+        ip: 2001:db8::fe
 route-targets: as4
 auto-vnis: false
 snooping: false
@@ -176,6 +183,11 @@ log: {level: debug, format: json}
 			},
 			200: {Off: true, ARPSuppression: &no, Manage: &yes},
 			300: {Snooping: &yes, ARPSuppression: &yes},
+			400: {StickyStatic: true},
+			500: {Gateways: []evpn.Gateway{
+				{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("172.16.0.254")},
+				{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("2001:db8::fe")},
+			}},
 		},
 		RT: evpn.RTAS4, Snooping: false, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
 		Duplicates: evpn.DuplicatePolicy{

@@ -191,6 +191,8 @@ type rawVNI struct {
 	snooping       field[bool]
 	arpSuppression field[bool]
 	manage         field[bool]
+	staticMACs     field[string]
+	gateways       []*rawGateway
 }
 
 func (r *rawVNI) keys() fields {
@@ -203,6 +205,27 @@ func (r *rawVNI) keys() fields {
 		"snooping":        scalar(&r.snooping, readBool),
 		"arp-suppression": scalar(&r.arpSuppression, readBool),
 		"manage":          scalar(&r.manage, readBool),
+		"static-macs":     scalar(&r.staticMACs, oneOf(staticNormal, staticSticky)),
+		"gateways":        list(r.addGateway),
+	}
+}
+
+// The words for static-macs.
+const (
+	staticNormal = "normal"
+	staticSticky = "sticky"
+)
+
+type rawGateway struct {
+	at  place
+	mac field[evpn.MAC]
+	ip  field[netip.Addr]
+}
+
+func (r *rawVNI) addGateway(d *decoder, key string, n ast.Node) {
+	g := &rawGateway{at: placeOf(d.src, n)}
+	if d.mapping(key, n, fields{"mac": scalar(&g.mac, readHostMAC), "ip": scalar(&g.ip, readGatewayIP)}) {
+		r.gateways = append(r.gateways, g)
 	}
 }
 

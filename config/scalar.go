@@ -293,6 +293,24 @@ func readHostPort(text string) (string, error) {
 	return text, nil
 }
 
+// readHostMAC reads the MAC of one host.
+func readHostMAC(text string) (evpn.MAC, error) {
+	mac, err := evpn.ParseMAC(text)
+	if err == nil && (mac.IsGroup() || mac.IsZero()) {
+		return evpn.MAC{}, fmt.Errorf("%s is no host's MAC: want one with an even first octet", mac)
+	}
+	return mac, err
+}
+
+// readGatewayIP reads an address that hosts of a subnet send to; a link-local one is every router's own.
+func readGatewayIP(text string) (netip.Addr, error) {
+	a, err := readUnicast(text)
+	if err == nil && (a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "") {
+		return netip.Addr{}, fmt.Errorf("%s stays on its host or link: want an address of the subnet", a)
+	}
+	return a, err
+}
+
 // readRD reads a route distinguisher. 0:0 is refused because RD's zero value stands for the default.
 func readRD(text string) (evpn.RD, error) {
 	rd, err := evpn.ParseRD(text)

@@ -4,7 +4,7 @@
 // One goroutine owns the core (owner.go). Everything else talks to it through bounded channels: adapters send facts,
 // the API sends queries that run between facts and copy out what they need. A writer goroutine applies kernel batches and
 // reports them back as facts (write.go); an announcer goroutine hands routes to BGP (announce.go). The owner waits for
-// neither. A further goroutine sends the probes of silent hosts.
+// neither. Further goroutines send the probes of silent hosts, and save what frames told of hosts (hosts.go).
 package daemon
 
 import (
@@ -101,8 +101,8 @@ type Options struct {
 // NewEvents makes the channel that carries facts to the owner.
 func NewEvents() chan []evpn.Event { return make(chan []evpn.Event, eventQueue) }
 
-// New puts a daemon together. Nothing runs before Run. A state file that cannot be used is logged and no error: what it
-// remembers is found again, if under other numbers.
+// New puts a daemon together. Nothing runs before Run. A file of the state directory that cannot be used is logged and no
+// error: what it remembers is found again, if later or under other numbers.
 func New(opts Options) *Daemon {
 	numbers, err := loadRDNumbers(opts.Config.StateDir)
 	if err != nil {
@@ -126,6 +126,11 @@ func New(opts Options) *Daemon {
 		manager:  serviceManager{send: opts.Notify},
 	}
 	d.keepPeers(opts.Config)
+	remembered, err := loadHosts(opts.Config.StateDir, now)
+	if err != nil {
+		opts.Log.WithError(err).Warn("hosts of the last start not used, addresses of silent ones may be withdrawn")
+	}
+	d.core.Handle(evpn.Remembered{IPs: remembered}, now)
 	return d
 }
 
@@ -140,6 +145,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, "bgp", d.bgp.Run(ctx)) })
 	g.Go(func() error { d.write(ctx); return nil })
 	g.Go(func() error { d.probe(ctx); return nil })
+	g.Go(func() error { d.remember(ctx); return nil })
 	g.Go(func() error { d.announce(ctx); return nil })
 	g.Go(func() error { d.watchHealth(ctx); return nil })
 	g.Go(func() error { d.tidy(ctx); return nil })

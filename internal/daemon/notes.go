@@ -28,6 +28,8 @@ var noteStyles = map[evpn.NoteKind]noteStyle{
 	evpn.NoteVNIFault:      {logrus.WarnLevel, "device fault", false},
 	evpn.NoteMACMoved:      {logrus.DebugLevel, "mac moved", false},
 	evpn.NoteStickyMAC:     {logrus.WarnLevel, "mac that is sticky elsewhere seen here", true},
+	evpn.NoteGateway:       {logrus.WarnLevel, "gateway claimed by someone else", true},
+	evpn.NoteFixedIP:       {logrus.WarnLevel, "ip that is fixed elsewhere claimed here", true},
 	evpn.NoteDuplicateMAC:  {logrus.WarnLevel, "mac of two hosts", true},
 	evpn.NoteDuplicateIP:   {logrus.WarnLevel, "ip of two hosts", true},
 	evpn.NoteDuplicateOver: {logrus.InfoLevel, "duplicate let go", true},

@@ -54,18 +54,26 @@ func (s state) check() error {
 	return nil
 }
 
-// saveRDNumbers replaces the state file in one step, so that a crash leaves the old one or the new one.
-func saveRDNumbers(dir string, numbers map[evpn.VNI]uint16) (err error) {
+// saveRDNumbers replaces the state file.
+func saveRDNumbers(dir string, numbers map[evpn.VNI]uint16) error {
 	data, err := json.MarshalIndent(state{RDNumbers: numbers}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := replaceFile(dir, stateFile, data); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	f, err := os.CreateTemp(dir, stateFile+".*")
+	return nil
+}
+
+// replaceFile writes a file of the state directory in one step, so that a crash leaves the old one or the new one.
+func replaceFile(dir, name string, data []byte) (err error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, name+".*")
 	if err != nil {
-		return fmt.Errorf("save state: %w", err)
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -74,10 +82,7 @@ func saveRDNumbers(dir string, numbers map[evpn.VNI]uint16) (err error) {
 	}()
 	_, werr := f.Write(append(data, '\n'))
 	if err := errors.Join(werr, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("save state: %w", err)
+		return err
 	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, stateFile)); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	return nil
+	return os.Rename(f.Name(), filepath.Join(dir, name))
 }
