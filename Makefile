@@ -16,6 +16,7 @@ PKG       ?= ./...
 LAB       ?= 01-two-hosts
 SEEDS     ?= 1000000
 SEED      ?= 1
+SIMTIME   ?= 12h
 MOVES     ?= 1000
 DIRECT    ?=
 
@@ -36,8 +37,8 @@ check: lint gen-check test ## what must pass before a commit
 bench: ## benchmarks of the core, the decoder and the kernel writer
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./evpn/... ./dataplane/...
 
-sim: ## SEEDS simulated networks from SEED on: some 20 minutes for a million
-	go test -run '^TestSimulator$$' -v -timeout 12h ./evpn -sim.seeds $(SEEDS) -sim.seed $(SEED)
+sim: ## SEEDS simulated networks from SEED on, on all cores
+	go test -run '^TestSimulator$$' -v -timeout $(SIMTIME) ./evpn -sim.seeds $(SEEDS) -sim.seed $(SEED)
 
 migration: deps ## MOVES moves of VMs in each direction between evpnd and FRR: some 30 minutes for 1000; DIRECT=1 peers evpnd with evpnd
 	go test -run '^TestMigration$$' -v -timeout 12h ./labs -migration.moves $(MOVES) $(if $(DIRECT),-migration.direct)

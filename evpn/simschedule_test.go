@@ -277,7 +277,8 @@ func (d simSchedule) fault(s *sim, hosts []simHost, st simStep) {
 	s.faults, s.lastFault = true, later(s.lastFault, s.now.Add(back))
 	known := make([]bool, len(hosts))
 	for h := range hosts {
-		known[h] = hosts[h].known && st.kind != simCrash
+		remembers := st.kind != simCrash && (st.kind != simRestart || v.knows(h)) // what is under way is forgotten
+		known[h] = hosts[h].known && (hosts[h].vtep != st.vtep || remembers)
 	}
 	forget(hosts)
 	for h := range hosts {

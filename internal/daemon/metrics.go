@@ -58,6 +58,7 @@ var (
 	metricNeighbors = gauge("evpn_neighbors", "Host addresses by VNI and origin.", "vni", "origin")
 	metricDupMACs   = gauge("evpn_duplicate_macs", "MACs that two hosts have, by VNI.", "vni")
 	metricDupIPs    = gauge("evpn_duplicate_ips", "Host addresses that two hosts have, by VNI.", "vni")
+	metricClaims    = counter("evpn_refused_host_claims_total", "Times that a local host claimed a gateway, or the bridge, of this host, by VNI.", "vni")
 	metricVTEPs     = gauge("evpn_vteps", "Remote VTEPs in the flood list by VNI.", "vni")
 	metricPending   = gauge("evpn_kernel_pending", "Kernel entries not acknowledged yet.")
 	metricBlocked   = gauge("evpn_kernel_blocked", "Kernel entries refused, or behind an entry that is not ours.")
@@ -76,7 +77,7 @@ var (
 	metricReload    = gauge("evpnd_config_last_reload_successful", "Whether the configuration in force is the last one read.")
 
 	allMetrics = []metric{
-		metricInfo, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricVTEPs, metricPending, metricBlocked, metricRoutes, metricPeers, metricOps,
+		metricInfo, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricVTEPs, metricPending, metricBlocked, metricRoutes, metricPeers, metricOps,
 		metricRepaired, metricMoves, metricOverruns, metricResyncs, metricSnooped, metricRequests, metricSuppress, metricSnooping, metricBuild, metricReload,
 	}
 )
@@ -114,6 +115,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		s.send(metricNeighbors, v.RemoteIPs, vni, "remote")
 		s.send(metricDupMACs, v.DuplicateMACs, vni)
 		s.send(metricDupIPs, v.DuplicateIPs, vni)
+		s.send(metricClaims, int(v.RefusedHosts), vni)
 		s.send(metricVTEPs, v.VTEPs, vni)
 		s.send(metricSuppress, boolValue(v.Suppress), vni)
 	}
