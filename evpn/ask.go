@@ -21,7 +21,7 @@ const (
 	// askStayed: the MAC was given up to a remote VTEP, or has been withdrawn by it since, or its row is gone. When the host is
 	// still behind our port, its answer takes the MAC back (MM-06, MM-16).
 	askStayed question = iota
-	// askFollows: the MAC came to us from a VTEP that announced the address too, of which the host has said nothing here
+	// askFollows: the MAC came to us, or came back, and had the address before, of which the host has said nothing since
 	// (MM-16; the VTEP that has the host asks, not the one that had it: the answer is a frame on a port of ours).
 	askFollows
 	// askFormer: another MAC claims the address, and gets it when the one that has it does not answer (PX-13).
@@ -102,8 +102,15 @@ func (c *Core) seek(m *macEntry, now time.Time) {
 	switch {
 	case l == nil || m.flaps().frozen():
 		return
-	case m.local() != nil:
+	case m.isLocal():
 		m.own().left = nil
+		for _, ip := range l.ips { // those that it has not told of again by itself
+			if e := m.vrf.ips[ip]; e == nil || e.local == nil {
+				c.ask(m.vrf, askFollows, Probe{Port: m.local().port, MAC: m.mac, IP: ip}, now)
+			}
+		}
+		return
+	case m.local() != nil:
 		return
 	case m.best == nil && l.again:
 		return

@@ -16,12 +16,16 @@
 //	witness    who knows an IP of a local host: the kernel's neighbour table, or a frame of the host
 //	framed     known from a frame
 //	yielded    given up to a remote VTEP although the row on the local port may still be there
+//	fixed      of a MAC or binding: sticky, a gateway's, or immutable; no number takes it away
+//	asked      sent a unicast ARP request or neighbour solicitation, by which a silent host shows that it is there
+//	left       behind, perhaps: a host whose row has gone, which does not say that it has
+//	claimant   a MAC that wants an IP of another local host, which is asked first
 //
 // # The way of a fact
 //
 // Handle stores it and marks what it touches: rib.go for peers and their paths, accept.go for the MAC-VRFs that import
-// a path, macvrf.go for devices and configuration, mobility.go, binding.go and frame.go for local hosts, diff.go for
-// the kernel. Flush decides what is marked (mobility.go, with choose.go), says it to peers (advertise.go), wants it of
+// a path, macvrf.go for devices and configuration, mobility.go, binding.go, frame.go and claimant.go for local hosts, diff.go
+// for the kernel. Flush decides what is marked (mobility.go, with choose.go), says it to peers (advertise.go), wants it of
 // the kernel (forward.go) and hands out what is not there yet, in batches of which two are under way at most. What
 // became of a batch comes back as a fact. snapshot.go copies out, for those who look.
 //
@@ -36,7 +40,8 @@
 //     entries that are not ours were never overwritten or removed.
 //   - A VTEP is written before the MACs behind it and removed after them.
 //   - What is withdrawn is forgotten: nothing here outlives the facts it came from, except the numbers of RDs. (The
-//     place of a binding from a frame in the queue of probes outlives it by probeAfter.)
+//     place of a binding from a frame in the queue of probes outlives it by probeAfter; where a host was is known for as
+//     long as a remote VTEP has its MAC, or it is asked.)
 //   - Frames are written by hosts: what they make us remember is bounded, and only the bridge says where a MAC is.
 //   - Facts may say anything. What makes no sense is refused and noted; nothing panics.
 //
@@ -57,5 +62,5 @@
 // # Reading order
 //
 // types.go, route.go, event.go, output.go: the words. core.go: Handle and Flush. rib.go, accept.go: in. choose.go,
-// mobility.go, duplicate.go: the decision. advertise.go, forward.go, diff.go: out. testdata/*.script: the same as stories.
+// mobility.go, duplicate.go: the decision. ask.go: where a host is that says nothing. gateway.go, advertise.go, forward.go, diff.go: out. testdata/*.script: the same as stories.
 package evpn
