@@ -77,7 +77,7 @@ func (c *Core) askAgain(now time.Time) {
 
 // stayedAway forgets where a host was that does not answer, once no remote VTEP has its MAC either.
 func (c *Core) stayedAway(m *macEntry) {
-	if m != nil && m.best == nil {
+	if m != nil && m.best == nil && m.left() != nil {
 		m.own().left = nil
 		c.forgetMAC(m)
 	}

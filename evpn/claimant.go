@@ -19,9 +19,9 @@ func (c *Core) claimed(e *ipEntry) bool {
 
 // confirmFirst reports that a claim to an IP has to wait until the MAC that has it was asked (PX-13). RFC 9161 §3.7 has
 // it wait for 30 s, during which an address that fails over is lost; a host that is there answers well within the tries
-// of a question. What is not on a local port cannot be asked, and what is frozen is settled already.
+// of a question. What is not on a local port cannot be asked.
 func (c *Core) confirmFirst(e *ipEntry, s said, now time.Time) bool {
-	if e == nil || e.local == nil || e.local.mac == s.mac || e.flaps.frozen() || len(c.asking) >= maxAsking {
+	if e == nil || e.local == nil || e.local.mac == s.mac || len(c.asking) >= maxAsking {
 		return false
 	}
 	former := e.vrf.macs[e.local.mac]

@@ -62,5 +62,6 @@
 // # Reading order
 //
 // types.go, route.go, event.go, output.go: the words. core.go: Handle and Flush. rib.go, accept.go: in. choose.go,
-// mobility.go, duplicate.go: the decision. ask.go: where a host is that says nothing. gateway.go, advertise.go, forward.go, diff.go: out. testdata/*.script: the same as stories.
+// mobility.go, duplicate.go: the decision. ask.go: where a host is that says nothing. gateway.go, advertise.go, forward.go,
+// diff.go: out. testdata/*.script: the same as stories.
 package evpn
