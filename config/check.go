@@ -140,6 +140,7 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 	vnis := make(map[evpn.VNI]VNI, len(raws))
 	seen := firsts[evpn.VNI]{}
 	rds := firsts[evpn.RD]{}
+	names := firsts[string]{}
 	for _, r := range raws {
 		if first, again := seen.again(r.vni); again {
 			c.report(r.vni.at, "VNI %d is already configured at %s", r.vni.value, first)
@@ -159,7 +160,11 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 			Manage:         optional(r.manage),
 			StickyStatic:   r.staticMACs.value == staticSticky,
 			Gateways:       c.gateways(r.gateways),
+			Create:         r.create.value,
+			Device:         r.device.value,
+			Bridge:         r.bridge.value,
 		}
+		c.created(r, names)
 		vnis[r.vni.value] = v
 		if r.vni.valid && !v.Off && !(r.imports.given() && r.exports.given()) {
 			c.derivable(r.vni, cfg)
@@ -200,6 +205,34 @@ func (c *checker) gateways(raws []*rawGateway) []evpn.Gateway {
 		gateways = append(gateways, evpn.Gateway{MAC: r.mac.value, IP: r.ip.value})
 	}
 	return gateways
+}
+
+// created checks the names of devices that are to be made: each VNI needs two of its own.
+func (c *checker) created(r *rawVNI, names firsts[string]) {
+	if !r.create.value {
+		if r.device.valid {
+			c.report(r.device.at, "device: it names what evpnd makes, want create: true too")
+		}
+		if r.bridge.valid {
+			c.report(r.bridge.at, "bridge: it names what evpnd makes, want create: true too")
+		}
+		return
+	}
+	for _, name := range []field[string]{
+		named(r.device, r.vni, "vxlan"), named(r.bridge, r.vni, "br"),
+	} {
+		if first, again := names.again(name); again {
+			c.report(name.at, "VNI %d: device %s is named by another VNI or twice, at %s", r.vni.value, name.value, first)
+		}
+	}
+}
+
+// named returns the name given, else the one that a prefix and the VNI make.
+func named(given field[string], vni field[evpn.VNI], prefix string) field[string] {
+	if given.valid {
+		return given
+	}
+	return field[string]{value: fmt.Sprintf("%s%d", prefix, vni.value), at: vni.at, valid: vni.valid}
 }
 
 // derivable checks that a VNI has a route target in the form as4; the other forms do not depend on the VNI.

@@ -87,6 +87,9 @@ type VNI struct {
 	Manage         *bool            // nil: ManageDevices
 	StickyStatic   bool             // announce static rows of the bridge as sticky (MM-09); default false
 	Gateways       []evpn.Gateway   // of this host in the VNI's subnet; no two with one IP
+	Create         bool             // make the VNI's devices when there are none; default false
+	Device         string           // VXLAN device to make; default: vxlan and the VNI. Only with Create
+	Bridge         string           // bridge to put it in, made when there is none; default: br and the VNI. Only with Create
 }
 
 // API is the gRPC socket.

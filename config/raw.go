@@ -193,6 +193,9 @@ type rawVNI struct {
 	manage         field[bool]
 	staticMACs     field[string]
 	gateways       []*rawGateway
+	create         field[bool]
+	device         field[string]
+	bridge         field[string]
 }
 
 func (r *rawVNI) keys() fields {
@@ -207,6 +210,9 @@ func (r *rawVNI) keys() fields {
 		"manage":          scalar(&r.manage, readBool),
 		"static-macs":     scalar(&r.staticMACs, oneOf(staticNormal, staticSticky)),
 		"gateways":        list(r.addGateway),
+		"create":          scalar(&r.create, readBool),
+		"device":          scalar(&r.device, readInterface),
+		"bridge":          scalar(&r.bridge, readInterface),
 	}
 }
 

@@ -36,6 +36,8 @@ type Dataplane struct {
 	counts   counters
 	snooper  *snooper
 
+	provisioner *provisioner
+
 	links   *vishvananda.Handle
 	manager managerSocket
 	watcher *watcher
@@ -57,7 +59,7 @@ type managerSocket struct {
 func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d := &Dataplane{
 		log: log, interval: opt.ResyncInterval, floods: newFloods(),
-		expected: newRowSet(), standIns: newRowSet(), pending: newPending(),
+		expected: newRowSet(), standIns: newRowSet(), pending: newPending(), provisioner: newProvisioner(),
 	}
 	if d.interval == 0 {
 		d.interval = defaultResyncInterval
@@ -67,7 +69,7 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	}
 	d.topo = newTopology(opt, d.pending)
 	d.snooper = newSnooper(d.topo, d.pending, log)
-	d.topo.portsChanged = d.snooper.changed
+	d.topo.portsChanged = func() { d.snooper.changed(); d.provisioner.changed() }
 	if err := d.open(opt.ReceiveBuffer); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -136,6 +138,7 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.watcher.run(ctx) })      // reads notifications into pending
 	g.Go(func() error { d.snooper.run(ctx); return nil }) // reads the frames of hosts into pending
+	g.Go(func() error { d.provide(ctx); return nil })     // makes devices that are missing
 	g.Go(func() error {                                   // takes them out of pending
 		d.firstReport(ctx, sink)
 		return d.reportLoop(ctx, sink)
@@ -149,7 +152,13 @@ func (d *Dataplane) startLinks() error {
 	if err := d.readLinks(); err != nil {
 		return err
 	}
-	mended := false
+	mended := len(d.topo.incomplete()) > 0
+	d.provision()
+	if mended { // what was made may need the settings of what is managed
+		if err := d.readLinks(); err != nil {
+			return err
+		}
+	}
 	for _, at := range d.topo.all() {
 		mended = mended || at.mend != (mend{})
 		d.manage(at)
@@ -195,7 +204,8 @@ func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) 
 }
 
 // Reconfigure replaces the options, but for the socket's. Entries of ours in VNIs that are no longer served are removed;
-// nothing is written until that is done and those VNIs refuse writes, so that none comes in behind.
+// nothing is written until that is done and those VNIs refuse writes, so that none comes in behind. Devices that were made
+// for VNIs that are not named any more are removed.
 func (d *Dataplane) Reconfigure(opt Options) {
 	d.kernel.Lock()
 	defer d.kernel.Unlock()
@@ -208,7 +218,9 @@ func (d *Dataplane) Reconfigure(opt Options) {
 	if err := d.flush(context.Background(), stopped); err != nil {
 		d.log.WithError(err).Warn("entries of vnis that are no longer served are left")
 	}
+	old := d.topo.options()
 	d.topo.configure(opt)
+	d.removeCreated(old)
 }
 
 // Flush removes every entry that is ours. The error joins what was refused.

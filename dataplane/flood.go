@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -38,6 +39,20 @@ func (f *floods) set(ifindex int, dst netip.Addr, o owner) {
 		f.list[ifindex] = map[netip.Addr]owner{}
 	}
 	f.list[ifindex][dst] = o
+}
+
+// foreign returns the dsts of a device that are not ours, in order.
+func (f *floods) foreign(ifindex int) []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []netip.Addr
+	for dst, o := range f.list[ifindex] {
+		if o == foreign {
+			list = append(list, dst)
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
 }
 
 // adopt takes in the whole list of a device as dumped. remote is the dst that the device was made with.

@@ -21,6 +21,17 @@ type attached struct {
 	bridge int // ifindex of the bridge
 	remote netip.Addr
 	mend   mend
+	// managed says that evpnd may change the devices, because it was told so or made them.
+	managed bool
+	faults  []evpn.Fault // Attachment.Faults says the same in words
+}
+
+// fault adds a fault.
+func (a *attached) fault(faults ...evpn.Fault) {
+	for _, f := range faults {
+		a.faults = append(a.faults, f)
+		a.Faults = append(a.Faults, f.String())
+	}
 }
 
 // same reports whether the core would be told the same.
@@ -42,7 +53,7 @@ type topology struct {
 	byBridge map[int][]*attached
 	wantIPv6 map[evpn.VNI]bool // VNIs with IPv6 neighbours
 	silenced map[int]bool      // VXLAN devices whose neigh_suppress is on because of us
-	unserved []string          // devices that could be attachments but are not, and why
+	unserved []evpn.Fault      // devices that could be attachments but are not
 	dirty    bool
 	pending  *pending
 	answers  *answers
@@ -84,7 +95,8 @@ func (t *topology) update(m linkMessage) {
 	}
 	l := m.link
 	if old != nil && !m.hasKind {
-		l.kind, l.vxlan, l.vlanFiltering = old.kind, old.vxlan, old.vlanFiltering
+		l.kind, l.vxlan = old.kind, old.vxlan
+		l.vlanFiltering, l.stp, l.ageing = old.vlanFiltering, old.stp, old.ageing
 	}
 	if old != nil && !m.hasPort && l.master == old.master {
 		l.port = old.port
@@ -201,6 +213,9 @@ func (t *topology) settle() {
 	}
 	for _, vni := range slices.Sorted(maps.Keys(t.byVNI)) {
 		at, was := t.byVNI[vni], old[vni]
+		if at.managed && (was == nil || !was.managed || was.bridge != at.bridge) { // looked at once: sysfs is slow
+			at.mend.pin = !macPinned(t.links[at.bridge])
+		}
 		if was == nil || !was.same(at) || at.mend != (mend{}) {
 			t.pending.attachment(vni, at)
 		}
@@ -241,11 +256,14 @@ func (t *topology) rebuild() {
 			device: dev.index, bridge: br.index, remote: dev.vxlan.remote,
 		}
 		p := t.opt.policy(vni)
-		at.mend = wantedMend(dev, p, t.silencedByUs(dev, before[dev.index], p))
+		p.manage = p.manage || dev.group == createdGroup
+		at.managed, at.mend = p.manage, wantedMend(dev, br, env, p, t.silencedByUs(dev, before[dev.index], p))
 		env.ipv6Wanted, env.suppress, env.mend = t.wantIPv6[vni], p.suppress, at.mend
-		at.Faults, at.Usable = faults(dev, br, env)
+		list, usable := faults(dev, br, env)
+		at.fault(list...)
+		at.Usable = usable
 		for _, other := range devs[1:] {
-			at.Faults = append(at.Faults, faultTwoDevices(dev, other))
+			at.fault(faultTwoDevices(dev, other))
 		}
 		t.byVNI[vni], t.byDevice[at.device] = at, at
 		t.byBridge[at.bridge] = append(t.byBridge[at.bridge], at)
@@ -253,7 +271,7 @@ func (t *topology) rebuild() {
 	for _, ats := range t.byBridge {
 		slices.SortFunc(ats, func(a, b *attached) int { return cmp.Compare(a.VNI, b.VNI) })
 		for _, at := range ats[1:] {
-			at.Faults = append(at.Faults, faultSharedBridge(ats[0], at))
+			at.fault(faultSharedBridge(ats[0], at))
 		}
 	}
 }
@@ -362,6 +380,23 @@ func (t *topology) portName(ifindex int) string {
 		return l.name
 	}
 	return t.retired[ifindex]
+}
+
+// mtu returns the MTU of a device; 0 when there is none.
+func (t *topology) mtu(ifindex int) int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if l := t.links[ifindex]; l != nil {
+		return l.mtu
+	}
+	return 0
+}
+
+// options returns the options in force.
+func (t *topology) options() Options {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.opt
 }
 
 // all returns the attachments in the order of their VNIs.

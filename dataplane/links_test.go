@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/evpn"
@@ -217,19 +218,19 @@ func TestReconfigureServesOtherVNIs(t *testing.T) {
 func TestFaultsThatThisKernelCannotShow(t *testing.T) {
 	good := func() (dev, br link, env environment) {
 		dev = link{name: "vx10", up: true, mtu: 1430, vxlan: vxlanDevice{vni: 10, local: host6, port: vxlanPort}}
-		return dev, link{name: "br10", up: true, mtu: 1430}, environment{underlayMTU: 1500}
+		return dev, link{name: "br10", up: true, mtu: 1430, ageing: 5 * time.Minute}, environment{underlayMTU: 1500}
 	}
 	dev, br, env := good()
 	if list, usable := faults(&dev, &br, env); !usable || len(list) != 0 {
 		t.Errorf("good devices, VTEP not known: %q %v", list, usable)
 	}
 	br.vlanFiltering = true
-	if list, usable := faults(&dev, &br, env); usable || len(list) != 1 || !strings.Contains(list[0], "vlan_filtering 0") {
+	if list, usable := faults(&dev, &br, env); usable || len(list) != 1 || !strings.Contains(list[0].Remedy, "vlan_filtering 0") {
 		t.Errorf("VLAN-aware bridge: %q %v", list, usable)
 	}
 	dev, br, env = good()
 	dev.mtu, br.mtu = 1450, 1450 // right for IPv4, 20 octets too many for IPv6
-	if list, usable := faults(&dev, &br, env); !usable || len(list) != 1 || !strings.HasSuffix(list[0], "mtu 1430") {
+	if list, usable := faults(&dev, &br, env); !usable || len(list) != 1 || !strings.HasSuffix(list[0].Remedy, "mtu 1430") {
 		t.Errorf("MTU over IPv6: %q %v", list, usable)
 	}
 }

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -13,7 +15,7 @@ type Options struct {
 	VTEP     netip.Addr // our tunnel address; the zero Addr: the devices' local addresses are not judged
 	AutoVNIs bool       // serve every VXLAN device that is a port of a bridge, not only those in VNIs
 	Snoop    bool       // take the addresses of local hosts from their ARP and ND frames
-	Manage   bool       // set on the devices of served VNIs what they need
+	Manage   bool       // mend what may be mended on the devices of served VNIs
 	Suppress *bool      // answer ARP and ND for remote hosts here, by neigh_suppress of the VXLAN port; nil: as the devices are
 	VNIs     map[evpn.VNI]VNIOptions
 
@@ -23,10 +25,18 @@ type Options struct {
 
 // VNIOptions are the options of one VNI; the zero value follows Options.
 type VNIOptions struct {
-	Off      bool  // do not serve it
-	Snoop    *bool // nil: Options.Snoop
-	Manage   *bool // nil: Options.Manage
-	Suppress *bool // nil: Options.Suppress
+	Off      bool   // do not serve it
+	Snoop    *bool  // nil: Options.Snoop
+	Manage   *bool  // nil: Options.Manage
+	Suppress *bool  // nil: Options.Suppress
+	Create   bool   // make bridge and VXLAN device when there is no VXLAN device with the VNI
+	Device   string // name of the VXLAN device to be made; "": vxlan and the VNI
+	Bridge   string // name of its bridge, which is made when it does not exist; "": br and the VNI
+}
+
+// names returns the names of the devices of a VNI that are to be made.
+func (v VNIOptions) names(vni evpn.VNI) (device, bridge string) {
+	return cmp.Or(v.Device, fmt.Sprintf("vxlan%d", vni)), cmp.Or(v.Bridge, fmt.Sprintf("br%d", vni))
 }
 
 // OptionsFrom picks the dataplane's part of a configuration. The VTEP address must be resolved already.
@@ -36,7 +46,10 @@ func OptionsFrom(c *config.Config) Options {
 		VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
 	}
 	for vni, v := range c.VNIs {
-		o.VNIs[vni] = VNIOptions{Off: v.Off, Snoop: v.Snooping, Manage: v.Manage, Suppress: v.ARPSuppression}
+		o.VNIs[vni] = VNIOptions{
+			Off: v.Off, Snoop: v.Snooping, Manage: v.Manage, Suppress: v.ARPSuppression,
+			Create: v.Create, Device: v.Device, Bridge: v.Bridge,
+		}
 	}
 	return o
 }

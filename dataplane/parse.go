@@ -6,6 +6,7 @@ import (
 	"errors"
 	"iter"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -108,8 +109,12 @@ type link struct {
 	vxlan  vxlanDevice
 	port   bridgePort
 
-	vlanFiltering bool // bridge
-	ipv6Off       bool // bridge; not from netlink
+	group uint32 // IFLA_GROUP: createdGroup marks what we made
+
+	vlanFiltering bool          // bridge
+	stp           bool          // bridge
+	ageing        time.Duration // bridge
+	ipv6Off       bool          // bridge; not from netlink
 }
 
 // vxlanDevice holds the settings of a VXLAN device.
@@ -124,6 +129,9 @@ type vxlanDevice struct {
 
 // bridgePort holds the settings of a device as a port of a bridge.
 type bridgePort struct{ learning, suppress bool }
+
+// userTick is the unit in which a bridge tells its times.
+const userTick = 10 * time.Millisecond
 
 // linkMessage is one RTM_NEWLINK or RTM_DELLINK. Messages differ in how much they say of a device: those of family
 // AF_BRIDGE speak of the port only, some have no details of the kind at all.
@@ -152,6 +160,8 @@ func parseLink(b []byte) (linkMessage, error) {
 			if len(v) == len(m.mac) {
 				copy(m.mac[:], v)
 			}
+		case unix.IFLA_GROUP:
+			m.group = number(v)
 		case unix.IFLA_MTU:
 			m.mtu = int(number(v))
 		case unix.IFLA_MASTER:
@@ -187,8 +197,13 @@ func (m *linkMessage) parseInfo(b []byte) {
 		m.vxlan = parseVXLAN(data)
 	case "bridge":
 		for typ, v := range attrs(data) {
-			if typ == unix.IFLA_BR_VLAN_FILTERING {
+			switch typ {
+			case unix.IFLA_BR_VLAN_FILTERING:
 				m.vlanFiltering = number(v) != 0
+			case unix.IFLA_BR_STP_STATE:
+				m.stp = number(v) != 0
+			case unix.IFLA_BR_AGEING_TIME:
+				m.ageing = time.Duration(number(v)) * userTick
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"slices"
 	"sync/atomic"
 
 	"github.com/evpnd/evpnd/evpn"
@@ -75,6 +74,8 @@ func (d *Dataplane) Status() Status {
 	}
 	d.topo.mu.RLock()
 	defer d.topo.mu.RUnlock()
-	s.Unserved = slices.Clone(d.topo.unserved)
+	for _, f := range d.topo.unserved {
+		s.Unserved = append(s.Unserved, f.String())
+	}
 	return s
 }
