@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"time"
@@ -41,6 +42,7 @@ type SessionInfo struct {
 	Counters     Counters
 	LastError    string    // why the last session, or attempt at one, ended
 	LastErrorAt  time.Time //
+	LastCause    error     // of LastError, where it is known by more than words: of the connect, or ErrPeerAS
 	LastSent     string    // last NOTIFICATION sent, with its text
 	LastReceived string    // last NOTIFICATION received, with its text
 }
@@ -69,6 +71,9 @@ type Counters struct {
 	Flaps                   uint64                    // sessions that were up and ended
 }
 
+// ErrPeerAS says that one side has another AS than the other expects.
+var ErrPeerAS = errors.New("bad peer AS")
+
 // info copies everything out.
 func (p *peer) info() SessionInfo {
 	p.mu.Lock()
@@ -76,7 +81,8 @@ func (p *peer) info() SessionInfo {
 	i := SessionInfo{
 		Peer: p.addr, ASN: p.cfg.ASN, Description: p.cfg.Description, Dynamic: p.dynamic.IsValid(),
 		State: p.state(), Counters: p.counters,
-		LastError: p.lastError, LastErrorAt: p.lastErrorAt, LastSent: p.lastSent, LastReceived: p.lastReceived,
+		LastError: p.lastError, LastErrorAt: p.lastErrorAt, LastCause: p.lastCause,
+		LastSent: p.lastSent, LastReceived: p.lastReceived,
 	}
 	i.Counters.SkippedTypes = maps.Clone(p.counters.SkippedTypes)
 	i.Since = p.since

@@ -31,6 +31,9 @@ type notification struct {
 	data          []byte
 }
 
+// isBadPeerAS reports an OPEN refused for its AS (RFC 4271 §6.2).
+func (n *notification) isBadPeerAS() bool { return n != nil && n.code == codeOpen && n.subcode == 2 }
+
 func parseNotification(msg []byte) *notification {
 	b := msg[wire.HeaderLen:]
 	return &notification{b[0], b[1], append([]byte(nil), b[2:]...)}

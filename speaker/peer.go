@@ -65,6 +65,7 @@ type peer struct {
 	counters               Counters
 	lastError              string
 	lastErrorAt            time.Time
+	lastCause              error
 	lastSent, lastReceived string
 }
 
@@ -129,7 +130,7 @@ func (p *peer) dial(ctx context.Context) {
 	p.setDialing(false)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.failed(fmt.Sprintf("connect: %v", err))
+			p.failed(err)
 			p.log.WithError(err).Debug("peer does not answer")
 		}
 		return
@@ -226,7 +227,10 @@ func (p *peer) ended(s *session, e *ending) {
 	if p.current == s {
 		p.current = nil
 	}
-	p.lastError, p.lastErrorAt = e.reason, time.Now()
+	p.lastError, p.lastErrorAt, p.lastCause = e.reason, time.Now(), nil
+	if e.sent.isBadPeerAS() || e.received.isBadPeerAS() {
+		p.lastCause = ErrPeerAS
+	}
 	if e.sent != nil {
 		p.lastSent = e.sent.String()
 	}
@@ -303,10 +307,10 @@ func (p *peer) shutdown(ctx context.Context) {
 	}
 }
 
-func (p *peer) failed(reason string) {
+func (p *peer) failed(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lastError, p.lastErrorAt = reason, time.Now()
+	p.lastError, p.lastErrorAt, p.lastCause = fmt.Sprintf("connect: %v", err), time.Now(), err
 }
 
 func (p *peer) setDialing(on bool) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,8 +34,9 @@ func serveFake(socket string) (stop func(), err error) {
 	parts := health.NewServer()
 	parts.SetServingStatus("bgp", healthv1.HealthCheckResponse_SERVING)
 	healthv1.RegisterHealthServer(s, parts)
-	evpnv1.RegisterInspectServiceServer(s, inspect{})
-	evpnv1.RegisterAdminServiceServer(s, admin{parts: parts})
+	faulty := new(atomic.Bool)
+	evpnv1.RegisterInspectServiceServer(s, inspect{faulty: faulty})
+	evpnv1.RegisterAdminServiceServer(s, admin{parts: parts, faulty: faulty})
 	done := make(chan struct{})
 	go func() { // ends with Stop
 		defer close(done)
@@ -45,7 +47,8 @@ func serveFake(socket string) (stop func(), err error) {
 
 type admin struct {
 	evpnv1.UnimplementedAdminServiceServer
-	parts *health.Server
+	parts  *health.Server
+	faulty *atomic.Bool
 }
 
 func (admin) Reload(context.Context, *evpnv1.ReloadRequest) (*evpnv1.ReloadResponse, error) {
@@ -72,16 +75,18 @@ func (admin) ClearDuplicate(_ context.Context, r *evpnv1.ClearDuplicateRequest) 
 	return nil, status.Error(codes.NotFound, "no such duplicate")
 }
 
-// SetLogLevel lets a script choose how healthy the daemon is: after "debug" the kernel part does not serve.
+// SetLogLevel lets a script choose how healthy the daemon is: after "debug" the kernel part does not serve, and there are faults.
 func (a admin) SetLogLevel(_ context.Context, r *evpnv1.SetLogLevelRequest) (*evpnv1.SetLogLevelResponse, error) {
 	if r.Level == "debug" {
 		a.parts.SetServingStatus("kernel", healthv1.HealthCheckResponse_NOT_SERVING)
+		a.faulty.Store(true)
 	}
 	return &evpnv1.SetLogLevelResponse{Previous: "info"}, nil
 }
 
 type inspect struct {
 	evpnv1.UnimplementedInspectServiceServer
+	faulty *atomic.Bool
 }
 
 func (inspect) GetStatus(context.Context, *evpnv1.GetStatusRequest) (*evpnv1.GetStatusResponse, error) {
@@ -263,6 +268,21 @@ func (inspect) ListRoutes(r *evpnv1.ListRoutesRequest, stream grpc.ServerStreami
 	return inChunks(routes, func(chunk []*evpnv1.Route) error {
 		return stream.Send(&evpnv1.ListRoutesResponse{Routes: chunk, AsOf: ago(0)})
 	})
+}
+
+// Diagnose finds nothing, or two faults after SetLogLevel.
+func (i inspect) Diagnose(context.Context, *evpnv1.DiagnoseRequest) (*evpnv1.DiagnoseResponse, error) {
+	r := &evpnv1.DiagnoseResponse{AsOf: ago(0), Vnis: 2, Peers: 2, Vteps: 2, Routes: 5}
+	if i.faulty.Load() {
+		r.Faults = []*evpnv1.Fault{
+			{
+				Code: "local-address-wrong", Severity: "error", Vni: 200, Ifname: "vxlan200", Detail: "vxlan200 has local address 10.0.0.9, ours is 10.255.0.1",
+				Remedy: "ip link set dev vxlan200 type vxlan local 10.255.0.1",
+			},
+			{Code: "state-dir-not-writable", Severity: "warning", Detail: "state-dir cannot be written", Remedy: "let the user of evpnd write there"},
+		}
+	}
+	return r, nil
 }
 
 func knownVNI(vni uint32) error {

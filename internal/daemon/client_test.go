@@ -74,6 +74,8 @@ func (c *client) call(req proto.Message) ([]proto.Message, error) {
 		return streamed(c.inspect.ListNeighbors(c.ctx, req))
 	case *evpnv1.ListRoutesRequest:
 		return streamed(c.inspect.ListRoutes(c.ctx, req))
+	case *evpnv1.DiagnoseRequest:
+		return single(c.inspect.Diagnose(c.ctx, req))
 	case *evpnv1.ReloadRequest:
 		return single(c.admin.Reload(c.ctx, req))
 	case *evpnv1.ClearPeerRequest:

@@ -49,6 +49,8 @@ type mapKernel struct {
 	reconfigured []dataplane.Options
 	flushErr     error
 	panics       atomic.Bool // Status panics
+	faults       []evpn.Fault
+	asked        []netip.Addr // by Diagnose
 }
 
 func newMapKernel(j *journal) *mapKernel {
@@ -145,6 +147,13 @@ func (k *mapKernel) Status() dataplane.Status {
 		Questions: []dataplane.QuestionCount{{VNI: 100, Answered: 7, Unknown: 2, Flooded: 1}},
 		Written:   map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 3, Failed: 2, Foreign: 1}},
 	}
+}
+
+func (k *mapKernel) Diagnose(vteps []netip.Addr) ([]evpn.Fault, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.asked = vteps
+	return k.faults, nil
 }
 
 // hold returns what is in the kernel.

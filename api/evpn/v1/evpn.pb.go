@@ -2813,6 +2813,220 @@ func (x *PMSI) GetFlags() uint32 {
 	return 0
 }
 
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
+}
+
+type DiagnoseResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Faults []*Fault               `protobuf:"bytes,1,rep,name=faults,proto3" json:"faults,omitempty"` // errors first, then by VNI, device and peer; empty: none was found
+	AsOf   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// What was looked at.
+	Vnis          uint32 `protobuf:"varint,3,opt,name=vnis,proto3" json:"vnis,omitempty"`
+	Peers         uint32 `protobuf:"varint,4,opt,name=peers,proto3" json:"peers,omitempty"`
+	Vteps         uint32 `protobuf:"varint,5,opt,name=vteps,proto3" json:"vteps,omitempty"`   // distinct remote VTEPs
+	Routes        uint64 `protobuf:"varint,6,opt,name=routes,proto3" json:"routes,omitempty"` // received
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DiagnoseResponse) GetFaults() []*Fault {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetVnis() uint32 {
+	if x != nil {
+		return x.Vnis
+	}
+	return 0
+}
+
+func (x *DiagnoseResponse) GetPeers() uint32 {
+	if x != nil {
+		return x.Peers
+	}
+	return 0
+}
+
+func (x *DiagnoseResponse) GetVteps() uint32 {
+	if x != nil {
+		return x.Vteps
+	}
+	return 0
+}
+
+func (x *DiagnoseResponse) GetRoutes() uint64 {
+	if x != nil {
+		return x.Routes
+	}
+	return 0
+}
+
+// Fault is one thing that is set up wrongly.
+type Fault struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`         // stable name of this kind of fault, such as "vxlan-down"; docs/troubleshooting.md has them all
+	Severity      string                 `protobuf:"bytes,2,opt,name=severity,proto3" json:"severity,omitempty"` // error: something that should work does not; warning: it works, but worse, or not always
+	Vni           uint32                 `protobuf:"varint,3,opt,name=vni,proto3" json:"vni,omitempty"`          // 0: of no single VNI
+	Ifname        string                 `protobuf:"bytes,4,opt,name=ifname,proto3" json:"ifname,omitempty"`     // device; "": of none
+	Peer          string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`         // BGP peer or remote VTEP; "": of none
+	Detail        string                 `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`     // what is wrong, in plain words
+	Remedy        string                 `protobuf:"bytes,7,opt,name=remedy,proto3" json:"remedy,omitempty"`     // the command that mends it, or what is to be done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Fault) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Fault) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *Fault) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Fault) GetIfname() string {
+	if x != nil {
+		return x.Ifname
+	}
+	return ""
+}
+
+func (x *Fault) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Fault) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Fault) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2821,7 +3035,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +3047,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3060,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
 }
 
 type ReloadResponse struct {
@@ -2858,7 +3072,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3084,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3097,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReloadResponse) GetChanges() []string {
@@ -2903,7 +3117,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3129,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3142,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -2953,7 +3167,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3179,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3192,7 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
 }
 
 type ClearDuplicateRequest struct {
@@ -2992,7 +3206,7 @@ type ClearDuplicateRequest struct {
 
 func (x *ClearDuplicateRequest) Reset() {
 	*x = ClearDuplicateRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3004,7 +3218,7 @@ func (x *ClearDuplicateRequest) String() string {
 func (*ClearDuplicateRequest) ProtoMessage() {}
 
 func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +3231,7 @@ func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ClearDuplicateRequest) GetVni() uint32 {
@@ -3050,7 +3264,7 @@ type ClearDuplicateResponse struct {
 
 func (x *ClearDuplicateResponse) Reset() {
 	*x = ClearDuplicateResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3276,7 @@ func (x *ClearDuplicateResponse) String() string {
 func (*ClearDuplicateResponse) ProtoMessage() {}
 
 func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3289,7 @@ func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClearDuplicateResponse) GetCleared() uint32 {
@@ -3094,7 +3308,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3320,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3333,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3138,7 +3352,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3364,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3377,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -3453,7 +3667,23 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x06tunnel\x18\x01 \x01(\tR\x06tunnel\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\rR\x05label\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x14\n" +
-	"\x05flags\x18\x04 \x01(\rR\x05flags\"\x0f\n" +
+	"\x05flags\x18\x04 \x01(\rR\x05flags\"\x11\n" +
+	"\x0fDiagnoseRequest\"\xc3\x01\n" +
+	"\x10DiagnoseResponse\x12&\n" +
+	"\x06faults\x18\x01 \x03(\v2\x0e.evpn.v1.FaultR\x06faults\x12/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12\x12\n" +
+	"\x04vnis\x18\x03 \x01(\rR\x04vnis\x12\x14\n" +
+	"\x05peers\x18\x04 \x01(\rR\x05peers\x12\x14\n" +
+	"\x05vteps\x18\x05 \x01(\rR\x05vteps\x12\x16\n" +
+	"\x06routes\x18\x06 \x01(\x04R\x06routes\"\xa5\x01\n" +
+	"\x05Fault\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1a\n" +
+	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x10\n" +
+	"\x03vni\x18\x03 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06ifname\x18\x04 \x01(\tR\x06ifname\x12\x12\n" +
+	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x16\n" +
+	"\x06remedy\x18\a \x01(\tR\x06remedy\"\x0f\n" +
 	"\rReloadRequest\"*\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\achanges\x18\x01 \x03(\tR\achanges\"@\n" +
@@ -3470,7 +3700,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
-	"\bprevious\x18\x01 \x01(\tR\bprevious2\xfb\x03\n" +
+	"\bprevious\x18\x01 \x01(\tR\bprevious2\xbc\x04\n" +
 	"\x0eInspectService\x12B\n" +
 	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12B\n" +
 	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse\x12?\n" +
@@ -3479,7 +3709,8 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\bListMACs\x12\x18.evpn.v1.ListMACsRequest\x1a\x19.evpn.v1.ListMACsResponse0\x01\x12P\n" +
 	"\rListNeighbors\x12\x1d.evpn.v1.ListNeighborsRequest\x1a\x1e.evpn.v1.ListNeighborsResponse0\x01\x12G\n" +
 	"\n" +
-	"ListRoutes\x12\x1a.evpn.v1.ListRoutesRequest\x1a\x1b.evpn.v1.ListRoutesResponse0\x012\xaa\x02\n" +
+	"ListRoutes\x12\x1a.evpn.v1.ListRoutesRequest\x1a\x1b.evpn.v1.ListRoutesResponse0\x01\x12?\n" +
+	"\bDiagnose\x12\x18.evpn.v1.DiagnoseRequest\x1a\x19.evpn.v1.DiagnoseResponse2\xaa\x02\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
 	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
@@ -3498,7 +3729,7 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
@@ -3529,87 +3760,94 @@ var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*ListRoutesResponse)(nil),     // 26: evpn.v1.ListRoutesResponse
 	(*Route)(nil),                  // 27: evpn.v1.Route
 	(*PMSI)(nil),                   // 28: evpn.v1.PMSI
-	(*ReloadRequest)(nil),          // 29: evpn.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 30: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),       // 31: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),      // 32: evpn.v1.ClearPeerResponse
-	(*ClearDuplicateRequest)(nil),  // 33: evpn.v1.ClearDuplicateRequest
-	(*ClearDuplicateResponse)(nil), // 34: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 35: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 36: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 38: google.protobuf.Duration
+	(*DiagnoseRequest)(nil),        // 29: evpn.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),       // 30: evpn.v1.DiagnoseResponse
+	(*Fault)(nil),                  // 31: evpn.v1.Fault
+	(*ReloadRequest)(nil),          // 32: evpn.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 33: evpn.v1.ReloadResponse
+	(*ClearPeerRequest)(nil),       // 34: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 35: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 36: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 37: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 38: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 39: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	37, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	37, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	38, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	40, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	41, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
 	3,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
 	4,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	37, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	40, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
 	5,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
-	37, // 8: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	37, // 9: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	40, // 8: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	40, // 9: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
 	8,  // 10: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	37, // 11: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	37, // 12: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	38, // 13: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	38, // 14: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	40, // 11: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 12: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	41, // 13: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	41, // 14: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	9,  // 15: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
 	12, // 16: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	37, // 17: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	37, // 18: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	40, // 17: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 18: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
 	15, // 19: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	37, // 20: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 20: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
 	23, // 21: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	37, // 22: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	40, // 22: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
 	18, // 23: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	37, // 24: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 24: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
 	23, // 25: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	37, // 26: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	40, // 26: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
 	24, // 27: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
 	19, // 28: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	37, // 29: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	37, // 30: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	40, // 29: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	40, // 30: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
 	22, // 31: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	37, // 32: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 32: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
 	23, // 33: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	37, // 34: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	40, // 34: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
 	24, // 35: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
 	19, // 36: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	37, // 37: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	40, // 37: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
 	27, // 38: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	37, // 39: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	40, // 39: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
 	28, // 40: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	37, // 41: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	0,  // 42: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	6,  // 43: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	10, // 44: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	13, // 45: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	16, // 46: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	20, // 47: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	25, // 48: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	29, // 49: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	31, // 50: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	33, // 51: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	35, // 52: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 53: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	7,  // 54: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	11, // 55: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	14, // 56: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	17, // 57: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	21, // 58: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	26, // 59: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	30, // 60: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	32, // 61: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	34, // 62: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	36, // 63: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	53, // [53:64] is the sub-list for method output_type
-	42, // [42:53] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	40, // 41: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	31, // 42: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	40, // 43: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	0,  // 44: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	6,  // 45: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	10, // 46: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	13, // 47: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	16, // 48: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	20, // 49: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	25, // 50: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	29, // 51: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	32, // 52: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	34, // 53: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	36, // 54: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	38, // 55: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 56: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	7,  // 57: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	11, // 58: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	14, // 59: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	17, // 60: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	21, // 61: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	26, // 62: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	30, // 63: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	33, // 64: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	35, // 65: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	37, // 66: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	39, // 67: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	56, // [56:68] is the sub-list for method output_type
+	44, // [44:56] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -3623,7 +3861,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -33,6 +33,7 @@ const (
 	InspectService_ListMACs_FullMethodName      = "/evpn.v1.InspectService/ListMACs"
 	InspectService_ListNeighbors_FullMethodName = "/evpn.v1.InspectService/ListNeighbors"
 	InspectService_ListRoutes_FullMethodName    = "/evpn.v1.InspectService/ListRoutes"
+	InspectService_Diagnose_FullMethodName      = "/evpn.v1.InspectService/Diagnose"
 )
 
 // InspectServiceClient is the client API for InspectService service.
@@ -62,6 +63,8 @@ type InspectServiceClient interface {
 	// ListRoutes lists EVPN routes with all their attributes, also the ones that were refused: first those received,
 	// then our own; each by RD, then route key, then peer.
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListRoutesResponse], error)
+	// Diagnose looks for what is set up wrongly: devices, addresses and routes of this host, peers, and what they send.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 }
 
 type inspectServiceClient struct {
@@ -169,6 +172,16 @@ func (c *inspectServiceClient) ListRoutes(ctx context.Context, in *ListRoutesReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InspectService_ListRoutesClient = grpc.ServerStreamingClient[ListRoutesResponse]
 
+func (c *inspectServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, InspectService_Diagnose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServiceServer is the server API for InspectService service.
 // All implementations must embed UnimplementedInspectServiceServer
 // for forward compatibility.
@@ -196,6 +209,8 @@ type InspectServiceServer interface {
 	// ListRoutes lists EVPN routes with all their attributes, also the ones that were refused: first those received,
 	// then our own; each by RD, then route key, then peer.
 	ListRoutes(*ListRoutesRequest, grpc.ServerStreamingServer[ListRoutesResponse]) error
+	// Diagnose looks for what is set up wrongly: devices, addresses and routes of this host, peers, and what they send.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	mustEmbedUnimplementedInspectServiceServer()
 }
 
@@ -226,6 +241,9 @@ func (UnimplementedInspectServiceServer) ListNeighbors(*ListNeighborsRequest, gr
 }
 func (UnimplementedInspectServiceServer) ListRoutes(*ListRoutesRequest, grpc.ServerStreamingServer[ListRoutesResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListRoutes not implemented")
+}
+func (UnimplementedInspectServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedInspectServiceServer) mustEmbedUnimplementedInspectServiceServer() {}
 func (UnimplementedInspectServiceServer) testEmbeddedByValue()                        {}
@@ -353,6 +371,24 @@ func _InspectService_ListRoutes_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InspectService_ListRoutesServer = grpc.ServerStreamingServer[ListRoutesResponse]
 
+func _InspectService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InspectService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InspectService_ServiceDesc is the grpc.ServiceDesc for InspectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -375,6 +411,10 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListVTEPs",
 			Handler:    _InspectService_ListVTEPs_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _InspectService_Diagnose_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
