@@ -164,6 +164,15 @@ func TestWrong(t *testing.T) {
 		{"VNI hexadecimal", base + "vnis: {0x64: }\n", `3:8: VNI: want a number from 1 to 16777215, have "0x64"`},
 		{"VNI twice", base + "vnis:\n  100:\n  200:\n  \"100\": {off: true}\n", "6:3: VNI 100 is already configured at t.yaml:4:3"},
 		{"list of VNIs", base + "vnis: [100]\n", "3:7: vnis: want keys with values: the VNIs, each with its settings, have a list"},
+		{
+			"device not made", base + "vnis:\n  100: {device: vx, bridge: lan}\n",
+			"4:17: device: it names what evpnd makes, want create: true too\n4:29: bridge: it names what evpnd makes, want create: true too",
+		},
+		{
+			"device of two VNIs", base + "vnis:\n  100: {create: true, bridge: lan}\n  200: {create: true, bridge: lan}\n",
+			"5:31: VNI 200: device lan is named by another VNI or twice, at t.yaml:4:31",
+		},
+		{"device name", base + "vnis: {100: {create: true, device: a/b}}\n", `3:36: device: want an interface name of 1 to 15 octets, have "a/b"`},
 		{"VNI settings", base + "vnis: {100: off}\n", "3:13: VNI 100: want keys with values, have one value"},
 		{"static macs", base + "vnis: {100: {static-macs: firm}}\n", `3:27: static-macs: want one of normal, sticky, have "firm"`},
 		{"gateways", base + "vnis: {100: {gateways: 172.16.0.254}}\n", "3:24: gateways: want a list, have one value"},

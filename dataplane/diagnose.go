@@ -45,6 +45,18 @@ func (d *Dataplane) Diagnose(vteps []netip.Addr) ([]evpn.Fault, error) {
 	return merged(append(faults, routes...)), errors.Join(err, routeErr)
 }
 
+// Faulty counts the VNIs whose devices have a fault that stands against serving them, and those whose devices could not be
+// made. It costs little and may be called from any goroutine.
+func (d *Dataplane) Faulty() int {
+	n := len(d.provisioner.failed())
+	for _, at := range d.topo.all() {
+		if !at.Usable {
+			n++
+		}
+	}
+	return n
+}
+
 // merged puts faults into order, and makes one of those that one command mends.
 func merged(faults []evpn.Fault) []evpn.Fault {
 	slices.SortStableFunc(faults, func(a, b evpn.Fault) int {

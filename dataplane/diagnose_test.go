@@ -1,10 +1,13 @@
 package dataplane
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/evpnd/evpnd/evpn"
 )
@@ -140,6 +143,29 @@ func TestDiagnoseIPv6Off(t *testing.T) {
 	if f.VNI != 10 || f.Ifname != "br10" {
 		t.Errorf("fault %+v", f)
 	}
+}
+
+// TestDiagnoseSnoopingForbidden: what the kernel says to a daemon without CAP_NET_RAW.
+func TestDiagnoseSnoopingForbidden(t *testing.T) {
+	l := newHost(t, options())
+	wantFaults(t, l)
+	l.snooper.refused(&snooped{ifindex: 1}, fmt.Errorf("open packet socket: %w", unix.EPERM))
+	wantFaults(t, l, evpn.FaultSnoopingForbidden)
+}
+
+// TestFaulty counts what can be known without looking anew.
+func TestFaulty(t *testing.T) {
+	l := newHost(t, creating(nil))
+	run(t, "ip link add vxlan50 type bridge")
+	l = newPlane(t, creating(nil))
+	c := l.start()
+	eventually(t, "the VNI that cannot be made to count", func() bool { return l.Faulty() == 1 })
+	run(t, "ip link set vx10 down")
+	eventually(t, "the device that is down to count", func() bool { return l.Faulty() == 2 })
+	run(t, `ip link set vx10 up
+		ip link del vxlan50`)
+	c.wait(t, "the devices", func() bool { return c.attached[50].Usable && c.attached[10].Usable })
+	eventually(t, "nothing to be wrong", func() bool { return l.Faulty() == 0 })
 }
 
 // TestDiagnoseOneLineForOneRemedy: what concerns the whole host is told once, not once for each VNI.

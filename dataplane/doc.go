@@ -6,6 +6,7 @@
 //   - options.go, dataplane.go: the life of a Dataplane: New, Run, Apply, ReadBack, Flush.
 //   - parse.go: a netlink message as a row, a nexthop or a link. Pure, fuzzed.
 //   - links.go, faults.go, manage.go: which VXLAN devices are attachments, what is wrong with them, what we may mend.
+//   - provision.go, diagnose.go: which devices we make; what is wrong beside the devices, for those who ask.
 //   - watch.go, pending.go, report.go: notifications become events, coalesced so that reading never waits for the core.
 //   - frames.go, ring.go, snoop.go, probe.go: what local hosts say of themselves in ARP and ND, off each access port.
 //   - readback.go: dumps become evpn.Observed.
@@ -17,6 +18,7 @@
 //
 // Nothing that is not ours is overwritten or deleted. The marks, each one readable from the kernel after a restart:
 //
+//   - Devices: the link group createdGroup (provision.go).
 //   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range. A pair that this life knows stays ours when
 //     someone replaces what it says, until someone deletes it: our rows point to it.
 //   - Remote MAC: NTF_EXT_LEARNED on both halves, the bridge's on the VXLAN port, the VXLAN device's with a nexthop group

@@ -19,13 +19,16 @@ const (
 )
 
 // healthParts are the names evpnd reports under beside "", which is the daemon as a whole.
-var healthParts = []string{"bgp", "kernel"}
+var healthParts = []string{"bgp", "kernel", "devices"}
 
 func (c *cli) healthCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "health",
 		Short: "Ask whether all is well; for container health checks and monitoring",
 		Long: `Ask whether all is well; for container health checks and monitoring.
+
+The parts are bgp (a session is established), kernel (it has been read and refuses nothing) and devices (they can serve their
+VNIs; evpnctl doctor names what is wrong).
 
 Exit status: 0 healthy, 1 degraded (a part of evpnd is not serving), 2 down (evpnd does not answer).`,
 		Example: "  evpnctl health && echo all is well",

@@ -43,6 +43,8 @@ type Kernel interface {
 	// Flush removes every entry of ours.
 	Flush(ctx context.Context) error
 	Status() dataplane.Status
+	// Faulty counts the VNIs that cannot be served for their devices' faults.
+	Faulty() int
 	// Diagnose looks for what is set up wrongly on this host; vteps are the remote ones.
 	Diagnose(vteps []netip.Addr) ([]evpn.Fault, error)
 }

@@ -149,6 +149,12 @@ func (k *mapKernel) Status() dataplane.Status {
 	}
 }
 
+func (k *mapKernel) Faulty() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.faults)
+}
+
 func (k *mapKernel) Diagnose(vteps []netip.Addr) ([]evpn.Fault, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

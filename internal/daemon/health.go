@@ -18,12 +18,14 @@ const (
 
 // condition is how the daemon is, for health checks and for the line that systemd shows.
 type condition struct {
-	alive  bool // the owner answers
-	bgp    bool // a session is established
-	kernel bool // the kernel has been read, and refuses nothing; a place that someone else holds is their right
-	line   string
+	alive   bool // the owner answers
+	bgp     bool // a session is established
+	kernel  bool // the kernel has been read, and refuses nothing; a place that someone else holds is their right
+	devices bool // every VNI that has devices can be served with them
+	line    string
 }
 
+// well reports whether the daemon does its part. Devices are the operator's: a new daemon would find them as they are.
 func (c condition) well() bool { return c.alive && c.bgp && c.kernel }
 
 func (d *Daemon) health(ctx context.Context) condition {
@@ -40,11 +42,13 @@ func (d *Daemon) health(ctx context.Context) condition {
 			up++
 		}
 	}
+	faulty := d.kernel.Faulty()
 	c := condition{
-		alive:  true,
-		bgp:    up > 0,
-		kernel: d.ready.Load() && b.Failed == 0,
-		line:   fmt.Sprintf("%d/%d peers, %d VNIs, %d MACs", up, all, b.VNIs, b.MACs),
+		alive:   true,
+		bgp:     up > 0,
+		kernel:  d.ready.Load() && b.Failed == 0,
+		devices: faulty == 0,
+		line:    fmt.Sprintf("%d/%d peers, %d VNIs, %d MACs", up, all, b.VNIs, b.MACs),
 	}
 	if !d.ready.Load() {
 		c.line += ", reading the kernel"
@@ -52,14 +56,17 @@ func (d *Daemon) health(ctx context.Context) condition {
 	if b.Failed > 0 {
 		c.line += fmt.Sprintf(", %d kernel entries refused", b.Failed)
 	}
+	if faulty > 0 {
+		c.line += fmt.Sprintf(", %d VNIs with faulty devices", faulty)
+	}
 	if b.Blocked > 0 {
 		c.line += fmt.Sprintf(", %d blocked", b.Blocked)
 	}
 	return c
 }
 
-// watchHealth keeps grpc.health.v1 and systemd's line up to date until ctx ends: "bgp" and "kernel" are those of
-// condition, "" is both.
+// watchHealth keeps grpc.health.v1 and systemd's line up to date until ctx ends: "bgp", "kernel" and "devices" are
+// those of condition, "" is the first two.
 func (d *Daemon) watchHealth(ctx context.Context) {
 	tick := time.NewTicker(healthPeriod)
 	defer tick.Stop()
@@ -71,6 +78,7 @@ func (d *Daemon) watchHealth(ctx context.Context) {
 		}
 		d.checks.SetServingStatus("bgp", servingStatus(c.bgp))
 		d.checks.SetServingStatus("kernel", servingStatus(c.kernel))
+		d.checks.SetServingStatus("devices", servingStatus(c.devices))
 		d.checks.SetServingStatus("", servingStatus(c.well()))
 		d.manager.describe(c.line)
 		select {

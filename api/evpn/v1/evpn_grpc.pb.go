@@ -5,7 +5,7 @@
 // source: evpn/v1/evpn.proto
 
 // The gRPC contract of evpnd. It is served on a UNIX socket (default /run/evpnd/evpnd.sock), together with
-// grpc.health.v1 (services "bgp", "kernel", and "" for the daemon as a whole) and server reflection.
+// grpc.health.v1 (services "bgp", "kernel", "devices", and "" for the first two together) and server reflection.
 //
 // Addresses, MACs, RDs and RTs are text, as operators write them: "10.255.0.2", "fd00:255::2", "02:00:00:00:00:01",
 // "10.255.0.1:100", "65000:100". Words with a fixed set of values (state, origin, direction) are lower-case text; the
