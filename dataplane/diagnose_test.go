@@ -133,9 +133,9 @@ func TestDiagnose(t *testing.T) {
 
 // TestDiagnoseIPv6Off: only who has IPv6 neighbours to install is told.
 func TestDiagnoseIPv6Off(t *testing.T) {
-	l := newHost(t, options())
+	newHost(t, options())
 	run(t, "sysctl -qw net.ipv6.conf.br10.disable_ipv6=1")
-	l = newPlane(t, options())
+	l := newPlane(t, options())
 	l.start()
 	wantFaults(t, l)
 	_ = l.write(addNeighbor(host6, macA))
@@ -155,9 +155,9 @@ func TestDiagnoseSnoopingForbidden(t *testing.T) {
 
 // TestFaulty counts what can be known without looking anew.
 func TestFaulty(t *testing.T) {
-	l := newHost(t, creating(nil))
+	newHost(t, creating(nil))
 	run(t, "ip link add vxlan50 type bridge")
-	l = newPlane(t, creating(nil))
+	l := newPlane(t, creating(nil))
 	c := l.start()
 	eventually(t, "the VNI that cannot be made to count", func() bool { return l.Faulty() == 1 })
 	run(t, "ip link set vx10 down")

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -112,9 +113,9 @@ func TestCreateAgain(t *testing.T) {
 		ip link set br50 up`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := newHost(t, creating(nil))
+			newHost(t, creating(nil))
 			run(t, c.begun)
-			l = newPlane(t, creating(nil))
+			l := newPlane(t, creating(nil))
 			core := l.start()
 			wantFaults(t, l, evpn.FaultNoAccessPort)
 			before, _ := device(t, "br50")
@@ -244,5 +245,58 @@ func TestManageMends(t *testing.T) {
 	c.wait(t, "the VNI to be served", func() bool { return c.attached[10].Usable && len(c.attached[10].Faults) == 0 })
 	if br, _ := device(t, "br10"); br.MTU != 1450 {
 		t.Errorf("MTU %d", br.MTU)
+	}
+}
+
+// TestCreateOverIPv6: the tunnel is wider, and takes frames of switches that send no UDP checksums.
+func TestCreateOverIPv6(t *testing.T) {
+	newHost(t, options())
+	run(t, `ip link del und0
+		ip link add und0 mtu 9000 type veth peer name und1 mtu 9000
+		ip link set und0 up
+		ip link set und1 up
+		ip -6 addr add 2001:db8:f::1/64 dev und0 nodad`)
+	opt := creating(nil)
+	opt.VTEP = netip.MustParseAddr("2001:db8:f::1")
+	opt.VNIs[10] = VNIOptions{Off: true}
+	l := newPlane(t, opt)
+	c := l.start()
+	c.look(func() {
+		if at := c.attached[50]; !at.Usable || at.Local != opt.VTEP || len(at.Faults) != 0 {
+			t.Errorf("at start: %+v", at)
+		}
+	})
+	vx := run(t, "ip -d link show dev vxlan50")
+	for _, want := range []string{"mtu 8930 ", " local 2001:db8:f::1 ", " udp6zerocsumrx "} {
+		if !strings.Contains(vx, want) {
+			t.Errorf("%q is not in %s", want, vx)
+		}
+	}
+}
+
+// TestUnderlayMTU: the device with our address tells, or else the narrowest way through a gateway.
+func TestUnderlayMTU(t *testing.T) {
+	l := newHost(t, options())
+	self := options().VTEP
+	if got := l.underlayMTU(self); got != 1500 {
+		t.Errorf("with a gateway behind und0: %d, want 1500", got)
+	}
+	run(t, `ip link set und0 mtu 9000
+		ip link set und1 mtu 9000`)
+	l = newPlane(t, options())
+	if got := l.underlayMTU(self); got != 9000 {
+		t.Errorf("with a wider und0: %d, want 9000", got)
+	}
+	run(t, "ip route add 10.0.0.3 via 192.0.2.1 mtu 4000")
+	if got := l.underlayMTU(self); got != 4000 {
+		t.Errorf("with a route that says 4000: %d", got)
+	}
+	if got := l.underlayMTU(netip.MustParseAddr("192.0.2.0")); got != 9000 {
+		t.Errorf("with the address on und0: %d, want 9000", got)
+	}
+	run(t, `ip route del 10.0.0.3
+		ip route del 10.0.0.2`)
+	if got := l.underlayMTU(self); got != 1500 {
+		t.Errorf("without a way: %d, want 1500", got)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,4 +97,52 @@ peers:
 	t.Run("no route", func(t *testing.T) {
 		launch(t, "asn: 65000\nvtep: 10.255.0.1\npeers:\n  - {address: 192.0.2.1, asn: 65000}\n").diagnosed("peer-no-route")
 	})
+}
+
+// TestCreatedDevices are there when evpnd is ready, survive its violent end, are the same after a restart, and go when a
+// reload takes their VNI away.
+func TestCreatedDevices(t *testing.T) {
+	ip(t, "addr add 10.255.0.1/32 dev lo")
+	t.Cleanup(func() { ip(t, "addr del 10.255.0.1/32 dev lo") })
+	text := "asn: 65000\nvtep: 10.255.0.1\nvnis:\n  50: {create: true, device: tenant50, bridge: tenants}\n"
+	first := launch(t, text)
+	was := indexOf("tenant50")
+	if was == 0 || indexOf("tenants") == 0 {
+		t.Fatal("the devices are not there")
+	}
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait()
+	second := launch(t, text)
+	if is := indexOf("tenant50"); is != was {
+		t.Errorf("after a restart the device has index %d, had %d", is, was)
+	}
+	path := filepath.Join(second.dir, "evpnd.yaml")
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := strings.ReplaceAll(string(old), "  50: {create: true, device: tenant50, bridge: tenants}\n", "  60: {off: true}\n")
+	if err := os.WriteFile(path, []byte(without), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	if _, err := evpnv1.NewAdminServiceClient(second.conn).Reload(ctx, &evpnv1.ReloadRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if indexOf("tenant50") != 0 || indexOf("tenants") != 0 {
+		t.Error("the devices are left after the reload")
+	}
+	second.stop()
+}
+
+// indexOf returns the index of a device; 0 when there is none.
+func indexOf(name string) int {
+	l, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0
+	}
+	return l.Index
 }
