@@ -176,6 +176,9 @@ func TestCreateIsTriedAgain(t *testing.T) {
 	l := newPlane(t, creating(nil))
 	c := l.start()
 	wantFaults(t, l, evpn.FaultCreate)
+	if why := l.Status().NotMade[50]; !strings.Contains(why, "vxlan50 exists already and is a bridge") {
+		t.Errorf("status says %q", why)
+	}
 	run(t, "ip link del vxlan50")
 	c.wait(t, "the device", func() bool { return c.attached[50].Usable })
 	wantFaults(t, l, evpn.FaultNoAccessPort)
@@ -221,6 +224,18 @@ func TestCreatedIsRemovedWithItsVNI(t *testing.T) {
 	wantFaults(t, l, evpn.FaultLeftOver)
 	run(t, "ip link set dev tenants group default")
 	wantFaults(t, l)
+
+	run(t, "ip link del p50")
+	l.Reconfigure(other)
+	c.wait(t, "a new device on the bridge", func() bool { return c.attached[50].Usable })
+	run(t, "ip link set dev tenant group default") // now both are the operator's
+	eventually(t, "the mark to be seen as gone", func() bool { return l.topo.vni(50) != nil && !l.topo.vni(50).managed })
+	l.Reconfigure(gone)
+	for _, name := range []string{"tenant", "tenants"} {
+		if _, ok := device(t, name); !ok {
+			t.Errorf("%s went, which is not ours any more", name)
+		}
+	}
 }
 
 // TestManageMends sets wrong what can be mended while it works.

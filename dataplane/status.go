@@ -18,7 +18,8 @@ type Status struct {
 	Snoop       SnoopStatus
 	Questions   []QuestionCount // by VNI
 	Attachments []evpn.Attachment
-	Unserved    []string // devices that could be attachments but are not, and why, in plain words
+	Unserved    []string            // devices that could be attachments but are not, and why, in plain words
+	NotMade     map[evpn.VNI]string // VNIs whose devices should have been made and could not, and why
 }
 
 // OpCounts counts the ops of one table since the start.
@@ -64,6 +65,10 @@ func (d *Dataplane) Status() Status {
 		Malformed: d.counts.malformed.Load(),
 		Snoop:     d.snooper.status(),
 		Questions: d.topo.answers.status(),
+		NotMade:   map[evpn.VNI]string{},
+	}
+	for vni, f := range d.provisioner.failed() {
+		s.NotMade[vni] = f.String()
 	}
 	for table := evpn.TableVTEP; table <= evpn.TableNeighbor; table++ {
 		t := &d.counts.tables[table]

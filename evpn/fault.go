@@ -7,27 +7,27 @@ type FaultCode string
 
 // Devices of a VNI.
 const (
-	FaultVXLANMissing      FaultCode = "vxlan-missing"          // configured, and no VXLAN device has the VNI
-	FaultVXLANNotInBridge  FaultCode = "vxlan-not-in-bridge"    // the device is no port of a bridge
-	FaultVXLANDown         FaultCode = "vxlan-down"             //
-	FaultBridgeDown        FaultCode = "bridge-down"            //
-	FaultTwoDevices        FaultCode = "two-devices-one-vni"    // the second one is not served
-	FaultTwoVNIs           FaultCode = "two-vnis-one-bridge"    // they are one broadcast domain
-	FaultManyVNIs          FaultCode = "many-vnis-one-device"   // external or vnifilter
-	FaultLocalMissing      FaultCode = "local-address-missing"  // of the VXLAN device
-	FaultLocalWrong        FaultCode = "local-address-wrong"    // another than vtep
-	FaultLearning          FaultCode = "vxlan-learning-on"      //
-	FaultPortLearning      FaultCode = "port-learning-on"       // of the VXLAN device as bridge port
-	FaultUDPPort           FaultCode = "udp-port-not-4789"      //
-	FaultRemoteSet         FaultCode = "vxlan-remote-set"       // "remote" or "group" of the device
-	FaultForeignFlood      FaultCode = "foreign-flood-entry"    // BUM goes where no route says
-	FaultVLANAware         FaultCode = "bridge-vlan-aware"      //
+	FaultVXLANMissing      FaultCode = "vxlan-missing"       // configured, and no VXLAN device has the VNI
+	FaultVXLANNotInBridge  FaultCode = "vxlan-not-in-bridge" // the device is no port of a bridge
+	FaultVXLANDown         FaultCode = "vxlan-down"
+	FaultBridgeDown        FaultCode = "bridge-down"
+	FaultTwoDevices        FaultCode = "two-devices-one-vni"   // the second one is not served
+	FaultTwoVNIs           FaultCode = "two-vnis-one-bridge"   // they are one broadcast domain
+	FaultManyVNIs          FaultCode = "many-vnis-one-device"  // external or vnifilter
+	FaultLocalMissing      FaultCode = "local-address-missing" // of the VXLAN device
+	FaultLocalWrong        FaultCode = "local-address-wrong"   // another than vtep
+	FaultLearning          FaultCode = "vxlan-learning-on"
+	FaultPortLearning      FaultCode = "port-learning-on" // of the VXLAN device as bridge port
+	FaultUDPPort           FaultCode = "udp-port-not-4789"
+	FaultRemoteSet         FaultCode = "vxlan-remote-set"    // "remote" or "group" of the device
+	FaultForeignFlood      FaultCode = "foreign-flood-entry" // BUM goes where no route says
+	FaultVLANAware         FaultCode = "bridge-vlan-aware"
 	FaultBridgeMTU         FaultCode = "bridge-mtu-too-large"   // above that of the VXLAN device
 	FaultUnderlayMTU       FaultCode = "underlay-mtu-too-small" // for what the VXLAN device takes
 	FaultBridgeMAC         FaultCode = "bridge-mac-not-pinned"  // it follows the ports
 	FaultSuppression       FaultCode = "neigh-suppress-wrong"   // other than arp-suppression says
 	FaultAgeing            FaultCode = "bridge-ageing-short"    // hosts are forgotten while they are silent for a moment
-	FaultSTP               FaultCode = "bridge-stp-on"          //
+	FaultSTP               FaultCode = "bridge-stp-on"
 	FaultNoAccessPort      FaultCode = "no-access-port"         // nobody lives on the bridge
 	FaultIPv6Off           FaultCode = "bridge-ipv6-off"        // and there are IPv6 neighbours to install
 	FaultBridgeNetfilter   FaultCode = "bridge-netfilter-on"    // frames in bridges go through iptables
@@ -42,11 +42,11 @@ const (
 
 // Peers and what they send.
 const (
-	FaultNoPeers      FaultCode = "no-peers"              // none is configured
-	FaultPeerRefused  FaultCode = "peer-refused"          // nobody listens there
-	FaultPeerNoRoute  FaultCode = "peer-no-route"         //
-	FaultPeerSilent   FaultCode = "peer-no-answer"        // time out: MD5 mismatch, filter, dead
-	FaultPeerAS       FaultCode = "peer-wrong-as"         //
+	FaultNoPeers      FaultCode = "no-peers"     // none is configured
+	FaultPeerRefused  FaultCode = "peer-refused" // nobody listens there
+	FaultPeerNoRoute  FaultCode = "peer-no-route"
+	FaultPeerSilent   FaultCode = "peer-no-answer" // time out: MD5 mismatch, filter, dead
+	FaultPeerAS       FaultCode = "peer-wrong-as"
 	FaultPeerDown     FaultCode = "peer-not-established"  // for another reason
 	FaultPeerNoEVPN   FaultCode = "peer-without-evpn"     // established, but the family was not negotiated
 	FaultRTMismatch   FaultCode = "route-target-mismatch" // routes of a VNI served here, which does not import their route targets
@@ -58,9 +58,9 @@ const (
 
 // The daemon itself.
 const (
-	FaultReload    FaultCode = "reload-refused"         // the file is not what is in force
-	FaultStateDir  FaultCode = "state-dir-not-writable" //
-	FaultFileLimit FaultCode = "file-limit-low"         // descriptors
+	FaultReload    FaultCode = "reload-refused" // the file is not what is in force
+	FaultStateDir  FaultCode = "state-dir-not-writable"
+	FaultFileLimit FaultCode = "file-limit-low" // descriptors
 )
 
 // Severity says what a fault costs.

@@ -140,7 +140,7 @@ func (k *mapKernel) Status() dataplane.Status {
 		panic("no status today")
 	}
 	return dataplane.Status{
-		Nexthops: true, Overruns: 2, Resyncs: 1,
+		Nexthops: true, Overruns: 2, Resyncs: 1, NotMade: map[evpn.VNI]string{200: "vxlan200 not made: rename the other one"},
 		Snoop: dataplane.SnoopStatus{Ports: 5, Packets: []dataplane.SnoopCount{
 			{Proto: "arp", Verdict: "accepted", Packets: 9}, {Proto: "nd", Verdict: "spoofed", Packets: 1},
 		}},

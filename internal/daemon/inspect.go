@@ -136,13 +136,17 @@ func (s *inspect) ListVNIs(ctx context.Context, req *evpnv1.ListVNIsRequest) (*e
 		return nil, err
 	}
 	resp := &evpnv1.ListVNIsResponse{AsOf: at}
+	devices := s.d.kernel.Status()
 	questions := map[uint32]dataplane.QuestionCount{}
-	for _, q := range s.d.kernel.Status().Questions {
+	for _, q := range devices.Questions {
 		questions[uint32(q.VNI)] = q
 	}
 	for _, v := range withConfigured(views, s.d.config.get()) {
 		q := questions[v.Vni]
 		v.RequestsAnswered, v.RequestsUnknown, v.RequestsFlooded = q.Answered, q.Unknown, q.Flooded
+		if why := devices.NotMade[evpn.VNI(v.Vni)]; why != "" {
+			v.Faults = append(v.Faults, printable(why))
+		}
 		if req.Vni == 0 || v.Vni == req.Vni {
 			resp.Vnis = append(resp.Vnis, v)
 		}
