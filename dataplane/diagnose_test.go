@@ -131,6 +131,17 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// TestDiagnoseSuppression: the flag is judged where the configuration says how it should be.
+func TestDiagnoseSuppression(t *testing.T) {
+	yes := true
+	opt := options()
+	opt.VNIs = map[evpn.VNI]VNIOptions{10: {Suppress: &yes}}
+	l := newHost(t, opt)
+	l.start()
+	run(t, wantFaults(t, l, evpn.FaultSuppression)[0].Remedy)
+	wantFaults(t, l)
+}
+
 // TestDiagnoseIPv6Off: only who has IPv6 neighbours to install is told.
 func TestDiagnoseIPv6Off(t *testing.T) {
 	newHost(t, options())
