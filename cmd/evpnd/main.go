@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
@@ -136,7 +137,7 @@ func run(ctx context.Context, path string, pprof bool) error {
 	}
 	d := daemon.New(daemon.Options{
 		Config: cfg, ConfigPath: path, Version: version, Kernel: kernel, BGP: bgp, Events: events, Sockets: sockets,
-		Log: log, Notify: notify, Pprof: pprof,
+		Log: log, Notify: notify, Watchdog: watchdog(log), Pprof: pprof,
 	})
 	log.WithFields(logrus.Fields{"version": version, "asn": cfg.ASN, "vtep": cfg.VTEP}).Info("evpnd starting")
 	err = serve(ctx, d, hangups)
@@ -179,6 +180,15 @@ func newLogger(cfg config.Log) *logrus.Logger {
 		log.SetFormatter(&logrus.JSONFormatter{})
 	}
 	return log
+}
+
+// watchdog is how long systemd waits for a sign of life; 0: it does not watch.
+func watchdog(log *logrus.Logger) time.Duration {
+	limit, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		log.WithError(err).Warn("systemd's watchdog is not fed")
+	}
+	return limit
 }
 
 // notifier tells systemd, if that started us.

@@ -85,6 +85,7 @@ type Daemon struct {
 	ready   atomic.Bool // the kernel has been read, and BGP has our routes
 	checks  *health.Server
 	manager serviceManager
+	heart   heartbeat
 }
 
 // Options are the parts of a daemon.
@@ -99,7 +100,9 @@ type Options struct {
 	Log        *logrus.Logger
 	// Notify is called with READY=1, STATUS=… and so on, as sd_notify(3) takes them; nil: nobody listens.
 	Notify func(state string)
-	Pprof  bool // serve /debug/pprof/ beside the metrics
+	// Watchdog is how long the service manager waits for a WATCHDOG=1 before it ends us; 0: it does not watch.
+	Watchdog time.Duration
+	Pprof    bool // serve /debug/pprof/ beside the metrics
 }
 
 // NewEvents makes the channel that carries facts to the owner.
@@ -128,6 +131,7 @@ func New(opts Options) *Daemon {
 		config:   configState{current: opts.Config, loaded: now},
 		checks:   health.NewServer(),
 		manager:  serviceManager{send: opts.Notify},
+		heart:    newHeartbeat(opts.Watchdog),
 	}
 	d.keepPeers(opts.Config)
 	remembered, err := loadHosts(opts.Config.StateDir, now)
@@ -153,6 +157,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { d.announce(ctx); return nil })
 	g.Go(func() error { d.watchHealth(ctx); return nil })
 	g.Go(func() error { d.tidy(ctx); return nil })
+	g.Go(func() error { d.feedWatchdog(ctx); return nil })
 	if s := d.opts.Sockets; s != nil {
 		g.Go(func() error { return ended(ctx, "api", d.serveAPI(ctx, s.api)) })
 		if s.metrics != nil {

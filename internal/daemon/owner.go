@@ -70,6 +70,8 @@ func (d *Daemon) own(ctx context.Context) {
 	defer close(d.stopped)
 	wake := time.NewTimer(0)
 	defer wake.Stop()
+	ticks, stop := d.heart.ticks()
+	defer stop()
 	var out announcement // what the announcer has not taken yet
 	for {
 		var announcer chan<- announcement
@@ -86,6 +88,9 @@ func (d *Daemon) own(ctx context.Context) {
 			close(q.done)
 		case announcer <- out:
 			out = announcement{}
+			continue
+		case <-ticks:
+			d.heart.beat()
 			continue
 		case <-wake.C:
 		}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"regexp"
 	"strings"
 	"testing"
@@ -54,5 +55,52 @@ func TestServiceManager(t *testing.T) {
 			notify READY=1
 			notify STATUS=0/0 peers, 1 VNIs, 1 MACs
 			notify STOPPING=1 + STATUS=stopping`)
+	})
+}
+
+// TestWatchdog: the owner feeds it, whether anything happens or not, and an owner that hangs does not, whatever else is
+// alive.
+func TestWatchdog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 30 * time.Second
+		w := newWorld(t, "", func(o *Options, _ *world) { o.Watchdog = limit }).start()
+		fed := func() int {
+			synctest.Wait()
+			return len(w.lines("notify WATCHDOG=1"))
+		}
+		w.report(attached(10), evpn.Synced{})
+		time.Sleep(10 * limit)
+		before := fed()
+		if before < 2*10 {
+			t.Errorf("fed %d times in ten of its periods, want at least twice in each", before)
+		}
+		release := make(chan struct{})
+		go func() { // ends with release
+			_ = w.ask(context.Background(), func(*evpn.Core) { <-release })
+		}()
+		synctest.Wait()
+		w.bgp.setSessions(speaker.SessionInfo{Peer: peer1})
+		time.Sleep(2 * limit)
+		if got := fed(); got > before {
+			t.Errorf("fed %d times more while the owner hung", got-before)
+		}
+		close(release)
+		time.Sleep(limit)
+		if got := fed(); got < before+2 {
+			t.Errorf("fed %d times in all after the owner went on, had %d", got, before)
+		}
+	})
+}
+
+// TestNoWatchdog: nothing is sent to who does not watch.
+func TestNoWatchdog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "", nil).start()
+		w.report(attached(10), evpn.Synced{})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := w.lines("notify WATCHDOG"); len(got) != 0 {
+			t.Errorf("told %q", got)
+		}
 	})
 }
