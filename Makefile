@@ -19,8 +19,10 @@ SEED      ?= 1
 SIMTIME   ?= 12h
 MOVES     ?= 1000
 DIRECT    ?=
+PACKAGES  ?= bin/packages
+STAGE     ?= bin/stage
 
-.PHONY: help build test check bench sim migration demo lint imports gen gen-check fuzz netns lab deps clean
+.PHONY: help build test check bench sim migration demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,7 +30,7 @@ help: ## show the targets
 build: ## bin/evpnd, bin/evpnctl, bin/evpnlab
 	$(GOBUILD) -o bin/ ./cmd/...
 
-test: deps build $(TOOLS)/testsummary ## every test this machine can run; ends with what was skipped and why
+test: deps build $(TOOLS)/testsummary $(TOOLS)/nfpm ## every test this machine can run; ends with what was skipped and why
 	go vet ./...
 	$(TOOLS)/testsummary -count=1 $(PKG)
 
@@ -48,6 +50,23 @@ demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP
 
 lab: deps build ## run and check one lab: make lab LAB=02-frr-rr
 	bin/evpnlab test labs/$(LAB)
+
+man: build ## manual pages into bin/man
+	bin/evpnd man bin/man
+	bin/evpnctl man bin/man
+
+# Versions of packages begin with a digit; of one built between tags the rest is its commit.
+PACKAGE_VERSION ?= $(shell v='$(VERSION)'; v=$${v#v}; [[ $$v =~ ^[0-9]+\. ]] && echo "$$v" || echo "0.0.0~$$v")
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+deb: package-deb ## a Debian package into PACKAGES (bin/packages)
+rpm: package-rpm ## an RPM package into PACKAGES
+
+package-%: build $(TOOLS)/nfpm
+	packaging/package/stage bin $(STAGE)
+	mkdir -p $(PACKAGES)
+	STAGE=$(STAGE) ARCH=$$(go env GOARCH) VERSION='$(PACKAGE_VERSION)' \
+		$(TOOLS)/nfpm package --config packaging/package/nfpm.yaml --packager $* --target $(PACKAGES)
 
 netns: ## kernel tests without root, in a user namespace of their own
 	unshare --user --map-root-user --net --mount go test -count=1 ./dataplane/...
@@ -83,6 +102,9 @@ clean: ## remove bin/
 # Tools are modules of their own, so that what they need never becomes what evpnd needs.
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	GOBIN=$(TOOLS) go -C tools/lint install tool
+
+$(TOOLS)/nfpm: tools/pkg/go.mod tools/pkg/go.sum
+	GOBIN=$(TOOLS) go -C tools/pkg install tool
 
 $(TOOLS)/protoc-gen-go: tools/gen/go.mod tools/gen/go.sum
 	GOBIN=$(TOOLS) go -C tools/gen install tool

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/evpnd/evpnd/internal/manual"
 )
 
 const defaultTarget = "unix:///run/evpnd/evpnd.sock"
@@ -75,6 +77,8 @@ Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 no such VNI, MAC, 
 	mustComplete(root, "output", formats)
 	root.AddCommand(c.showCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(),
 		c.versionCommand())
+	root.AddCommand(c.showCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(),
+		c.versionCommand(), manual.Command("1"))
 	return root
 }
 

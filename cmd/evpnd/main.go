@@ -19,6 +19,7 @@ import (
 	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/dataplane"
 	"github.com/evpnd/evpnd/internal/daemon"
+	"github.com/evpnd/evpnd/internal/manual"
 	"github.com/evpnd/evpnd/speaker"
 )
 
@@ -77,7 +78,7 @@ func command() *cobra.Command {
 		Example: "  evpnd check -c /etc/evpnd/evpnd.yaml",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return check(cmd.OutOrStdout(), path) },
-	})
+	}, manual.Command("8", configPage()))
 	return root
 }
 
