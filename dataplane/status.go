@@ -11,10 +11,11 @@ type Status struct {
 	Nexthops    bool // remote MACs point to nexthop groups; false: dst mode, the kernel has no FDB nexthops
 	VTEPs       int  // nexthop pairs of ours
 	Written     map[evpn.Table]OpCounts
-	Overruns    uint64 // times that notifications were lost
-	Resyncs     uint64 // times that everything was read back because of it
-	Tampered    uint64 // entries of ours that others were seen to change or remove
-	Malformed   uint64 // notifications that could not be read
+	Removed     map[evpn.Table]OpCounts // of Written: those that make an entry absent
+	Overruns    uint64                  // times that notifications were lost
+	Resyncs     uint64                  // times that everything was read back because of it
+	Tampered    uint64                  // entries of ours that others were seen to change or remove
+	Malformed   uint64                  // notifications that could not be read
 	Snoop       SnoopStatus
 	Questions   []QuestionCount // by VNI
 	Attachments []evpn.Attachment
@@ -31,18 +32,27 @@ type OpCounts struct {
 
 // counters are what Status is made of.
 type counters struct {
-	tables                                 [evpn.TableNeighbor + 1]struct{ done, failed, foreign atomic.Uint64 }
+	tables                                 [evpn.TableNeighbor + 1][2]opCounters // additions, deletes
 	overruns, resyncs, tampered, malformed atomic.Uint64
 	shifts                                 atomic.Uint64 // rows seen to leave a bridge's FDB, see Dataplane.observe
 }
 
-// add counts a chunk; its ops are of one table.
+type opCounters struct{ done, failed, foreign atomic.Uint64 }
+
+func (c *opCounters) load() OpCounts {
+	return OpCounts{Done: c.done.Load(), Failed: c.failed.Load(), Foreign: c.foreign.Load()}
+}
+
+// add counts a chunk; its ops are of one table, and all additions or all deletes.
 func (c *counters) add(ops []evpn.KernelOp, refused []evpn.OpError) {
 	table := int(ops[0].Key.Table)
 	if table >= len(c.tables) {
 		table = 0
 	}
-	t := &c.tables[table]
+	t := &c.tables[table][0]
+	if ops[0].Del {
+		t = &c.tables[table][1]
+	}
 	t.done.Add(uint64(len(ops) - len(refused)))
 	for _, r := range refused {
 		if r.Foreign {
@@ -59,6 +69,7 @@ func (d *Dataplane) Status() Status {
 		Nexthops:  !d.vteps.dst,
 		VTEPs:     len(d.vteps.all()),
 		Written:   map[evpn.Table]OpCounts{},
+		Removed:   map[evpn.Table]OpCounts{},
 		Overruns:  d.counts.overruns.Load(),
 		Resyncs:   d.counts.resyncs.Load(),
 		Tampered:  d.counts.tampered.Load(),
@@ -72,7 +83,11 @@ func (d *Dataplane) Status() Status {
 	}
 	for table := evpn.TableVTEP; table <= evpn.TableNeighbor; table++ {
 		t := &d.counts.tables[table]
-		s.Written[table] = OpCounts{Done: t.done.Load(), Failed: t.failed.Load(), Foreign: t.foreign.Load()}
+		added, removed := t[0].load(), t[1].load()
+		s.Removed[table] = removed
+		s.Written[table] = OpCounts{
+			Done: added.Done + removed.Done, Failed: added.Failed + removed.Failed, Foreign: added.Foreign + removed.Foreign,
+		}
 	}
 	for _, at := range d.topo.all() {
 		s.Attachments = append(s.Attachments, at.Attachment)

@@ -37,6 +37,8 @@ type Core struct {
 	numbered   []*vtep
 	unnumbered []uint32
 
+	received map[RouteType]int // routes of all peers; no zeros
+
 	importGen   uint32 // counts changes of route targets; attribute sets remember which one they were matched under
 	importIndex importIndex
 	rdNumbers   map[VNI]uint16
@@ -48,6 +50,7 @@ type Core struct {
 	pending   [TableNeighbor + 1][]holder
 	problems  map[EntryKey]*problem
 	nextRetry time.Time // no problem is to be tried again before; zero: none is to be
+	retries   uint64    // writes that were tried again
 	batch     uint64    // last batch handed out
 	acked     uint64    // last batch reported back
 	sent      []sentOp  // deletes, takeovers and second tries on their way
@@ -82,6 +85,7 @@ func New(cfg Config) *Core {
 	c := &Core{
 		peers:     map[netip.Addr]*peer{},
 		rib:       newRIB(),
+		received:  map[RouteType]int{},
 		attrs:     map[*Attrs]*attrSet{},
 		vrfs:      map[VNI]*macVRF{},
 		vteps:     map[netip.Addr]*vtep{},
@@ -179,6 +183,9 @@ func (c *Core) Flush(now time.Time) Output {
 	}
 	if c.synced && !c.released {
 		out.ReleaseEoR, c.released = true, true
+	}
+	for _, queue := range c.pending {
+		out.Backlog += len(queue)
 	}
 	out.Wake = c.wake(now)
 	return out

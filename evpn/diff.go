@@ -114,6 +114,7 @@ func (c *Core) retry(now time.Time) {
 			delete(c.problems, key)
 			h.forget(c)
 		default:
+			c.retries++
 			c.enqueue(h)
 		}
 	}

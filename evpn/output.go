@@ -133,6 +133,7 @@ type Probe struct {
 // Output is what Flush wants done.
 type Output struct {
 	Kernel   KernelBatch // empty Ops: nothing to write
+	Backlog  int         // kernel entries that wait for a later batch
 	Routes   []RouteOp
 	Notes    []Note
 	Probes   []Probe

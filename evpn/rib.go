@@ -116,6 +116,7 @@ func (c *Core) reach(p *peer, r *Route, attrs *Attrs, now time.Time) {
 		path = newPath(p, r, attrs)
 		c.rib.put(path)
 		p.paths++
+		c.received[r.Key.Type]++
 	} else {
 		c.takeOut(path)
 		path.say(r, attrs)
@@ -129,6 +130,9 @@ func (c *Core) remove(path *Path) {
 	c.takeOut(path)
 	path.peer.paths--
 	c.rib.drop(path)
+	if c.received[path.kind]--; c.received[path.kind] == 0 {
+		delete(c.received, path.kind)
+	}
 }
 
 // putIn hands a path to every MAC-VRF that imports it; takeOut is the opposite.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -99,6 +100,8 @@ type VNIView struct {
 	VTEPs      int
 	OwnRoutes  int // announced
 
+	LocalIPv6, RemoteIPv6 int // of LocalIPs and RemoteIPs
+
 	DuplicateMACs int
 	DuplicateIPs  int
 	RefusedHosts  uint64 // times that a host claimed a gateway, or the bridge, of ours
@@ -135,6 +138,11 @@ type Totals struct {
 	Pending   int // of these not written or not acknowledged yet
 	Problems  int // kernel entries that failed or are blocked
 	Holding   bool
+	Retries   uint64 // writes that were tried again
+
+	RoutesByType    map[RouteType]int // Routes
+	OwnRoutesByType map[RouteType]int // OwnRoutes
+	Unimported      int               // of Routes: no VNI here imports them
 }
 
 // Brief is what can be told without walking the tables.
@@ -401,17 +409,23 @@ func (c *Core) VNIs() []VNIView {
 				view.RemoteMACs++
 			}
 		}
-		for _, e := range v.ips {
+		for ip, e := range v.ips {
 			if e.out != nil {
 				view.OwnRoutes++
 			}
 			if e.flaps.duplicate() {
 				view.DuplicateIPs++
 			}
+			six := 0
+			if ip.Is6() {
+				six = 1
+			}
 			if e.best != nil {
 				view.RemoteIPs++
+				view.RemoteIPv6 += six
 			} else if e.local != nil {
 				view.LocalIPs++
+				view.LocalIPv6 += six
 			}
 		}
 		out = append(out, view)
@@ -518,7 +532,10 @@ func (c *Core) Peers() []PeerView {
 
 // Totals returns the sums over all VNIs.
 func (c *Core) Totals() Totals {
-	t := Totals{VTEPs: len(c.vteps), Problems: len(c.problems), Holding: c.holding}
+	t := Totals{
+		VTEPs: len(c.vteps), Problems: len(c.problems), Holding: c.holding, Retries: c.retries,
+		RoutesByType: maps.Clone(c.received), OwnRoutesByType: map[RouteType]int{},
+	}
 	for _, v := range c.VNIs() {
 		t.VNIs++
 		if v.InService {
@@ -530,8 +547,21 @@ func (c *Core) Totals() Totals {
 		t.LocalIPs += v.LocalIPs
 		t.RemoteIPs += v.RemoteIPs
 	}
+	for _, v := range c.vrfs {
+		if v.at != nil && v.imet {
+			t.OwnRoutesByType[TypeIMET]++
+		}
+	}
+	if n := t.OwnRoutes - t.OwnRoutesByType[TypeIMET]; n > 0 {
+		t.OwnRoutesByType[TypeMACIP] = n
+	}
 	for _, p := range c.peers {
 		t.Routes += p.paths
+	}
+	for _, set := range c.attrs {
+		if len(set.vrfs) == 0 {
+			t.Unimported += set.paths
+		}
 	}
 	for h := range c.allHolders() {
 		sl := h.slot()

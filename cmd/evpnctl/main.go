@@ -76,8 +76,6 @@ Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 no such VNI, MAC, 
 	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "longest wait for an answer")
 	mustComplete(root, "output", formats)
 	root.AddCommand(c.showCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(),
-		c.versionCommand())
-	root.AddCommand(c.showCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(),
 		c.versionCommand(), manual.Command("1"))
 	return root
 }

@@ -22,11 +22,15 @@ type announcement struct {
 	imports    []evpn.RT      // nil: as they were
 	rdNumbers  map[evpn.VNI]uint16
 	releaseEoR bool
+	since      time.Time // when the first fact on a local host behind routes was taken in; zero: there is none
 }
 
 // add appends what the core wants to be told next. While BGP is slow, of each route the last word stays, so that what
 // waits is bounded by the number of our routes.
-func (a *announcement) add(o evpn.Output) {
+func (a *announcement) add(o evpn.Output, since time.Time) {
+	if a.since.IsZero() {
+		a.since = since
+	}
 	a.routes = append(a.routes, o.Routes...)
 	if len(a.routes) > 2*a.distinct+coalesceAbove {
 		a.coalesce()
@@ -135,6 +139,9 @@ func (d *Daemon) tell(ctx context.Context, a announcement, open *unfinished) {
 		if err := d.bgp.Apply(part); err != nil && ctx.Err() == nil {
 			d.log.WithError(err).Error("route not announced")
 		}
+	}
+	if !a.since.IsZero() {
+		d.latency.advertise.Observe(time.Since(a.since).Seconds())
 	}
 	if a.releaseEoR {
 		d.bgp.ReleaseEoR()

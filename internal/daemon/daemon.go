@@ -82,6 +82,8 @@ type Daemon struct {
 	started time.Time
 	config  configState
 	counts  counters
+	latency latencies
+	waiting backlogs
 	ready   atomic.Bool // the kernel has been read, and BGP has our routes
 	checks  *health.Server
 	manager serviceManager
@@ -120,7 +122,7 @@ func New(opts Options) *Daemon {
 	now := time.Now()
 	d := &Daemon{
 		kernel: opts.Kernel, bgp: opts.BGP, log: opts.Log, opts: opts,
-		owned:    owned{core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}},
+		owned:    owned{core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}, moves: map[evpn.VNI]uint64{}},
 		events:   opts.Events,
 		queries:  make(chan query),
 		stopped:  make(chan struct{}),
@@ -128,6 +130,7 @@ func New(opts Options) *Daemon {
 		probesIn: make(chan []evpn.Probe, maxProbeWork),
 		routesIn: make(chan announcement),
 		started:  now,
+		latency:  newLatencies(),
 		config:   configState{current: opts.Config, loaded: now},
 		checks:   health.NewServer(),
 		manager:  serviceManager{send: opts.Notify},

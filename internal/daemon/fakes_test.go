@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/dataplane"
@@ -48,9 +49,10 @@ type mapKernel struct {
 	readBackErr  error
 	reconfigured []dataplane.Options
 	flushErr     error
-	panics       atomic.Bool // Status panics
 	faults       []evpn.Fault
-	asked        []netip.Addr // by Diagnose
+	asked        []netip.Addr  // by Diagnose
+	takes        time.Duration // Apply
+	panics       atomic.Bool   // Status panics
 }
 
 func newMapKernel(j *journal) *mapKernel {
@@ -81,6 +83,7 @@ func (k *mapKernel) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 func (k *mapKernel) Apply(_ context.Context, b evpn.KernelBatch) evpn.Applied {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	time.Sleep(k.takes) // of a clock that is not real
 	applied := evpn.Applied{Batch: b.Seq}
 	for _, op := range b.Ops {
 		k.tries[op.Key]++
@@ -146,6 +149,7 @@ func (k *mapKernel) Status() dataplane.Status {
 		}},
 		Questions: []dataplane.QuestionCount{{VNI: 100, Answered: 7, Unknown: 2, Flooded: 1}},
 		Written:   map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 3, Failed: 2, Foreign: 1}},
+		Removed:   map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 1}},
 	}
 }
 
@@ -178,6 +182,13 @@ func (k *mapKernel) refuse(key evpn.EntryKey, err error, foreign bool) {
 		return
 	}
 	k.refusals[key] = evpn.OpError{Err: err, Foreign: foreign}
+}
+
+// slow makes every batch take so long; only for a test with a clock of its own.
+func (k *mapKernel) slow(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.takes = d
 }
 
 func (k *mapKernel) triesOf(key evpn.EntryKey) int {

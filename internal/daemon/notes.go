@@ -61,6 +61,9 @@ func (d *Daemon) noteAll(notes []evpn.Note, now time.Time) {
 	for i := range notes {
 		n := &notes[i]
 		d.counts.note(n)
+		if n.Kind == evpn.NoteMACMoved {
+			d.moves[n.VNI]++
+		}
 		style := styleOf(n.Kind)
 		if !d.log.IsLevelEnabled(style.level) {
 			continue

@@ -19,6 +19,8 @@ type owned struct {
 	batch  uint64                   // last one given to the writer
 	left   map[netip.Addr]time.Time // when the last session ended, of configured peers only: dynamic ones are without number
 	limits map[evpn.NoteKind]*noteLimit
+	moves  map[evpn.VNI]uint64 // changes of a MAC's owner
+	watch  stopwatch
 }
 
 // keepPeers makes left hold the peers of cfg and no others.
@@ -88,6 +90,7 @@ func (d *Daemon) own(ctx context.Context) {
 			close(q.done)
 		case announcer <- out:
 			out = announcement{}
+			d.waiting.routes.Store(0)
 			continue
 		case <-ticks:
 			d.heart.beat()
@@ -96,9 +99,12 @@ func (d *Daemon) own(ctx context.Context) {
 		}
 		now := time.Now()
 		o := d.core.Flush(now)
+		since := d.watch.flushed(&o)
 		d.sendToKernel(o)
 		d.sendProbes(o)
-		out.add(o)
+		out.add(o, since)
+		d.waiting.kernel.Store(int64(o.Backlog))
+		d.waiting.routes.Store(int64(len(out.routes)))
 		d.noteAll(o.Notes, now)
 		if !o.Wake.IsZero() {
 			wake.Reset(o.Wake.Sub(now))
@@ -122,6 +128,7 @@ func (d *Daemon) handle(batch []evpn.Event) {
 					d.left[ev.Peer] = now
 				}
 			}
+			d.watch.take(ev, now, d.latency.install)
 			d.core.Handle(ev, now)
 		}
 		if n == burst {

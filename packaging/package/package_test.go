@@ -47,7 +47,7 @@ func (r root) check(err error) {
 func (r root) dpkg(args ...string) {
 	r.t.Helper()
 	cmd := exec.Command("dpkg", append([]string{
-		"--root=" + r.dir, "--force-script-chrootless", "--force-not-root", "--log=" + r.path("dpkg.log"), "--force-confold",
+		"--root=" + r.dir, "--force-script-chrootless", "--force-not-root", "--log=" + r.path("dpkg.log"), "--force-confold", "--force-unsafe-io",
 	}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.t.Fatalf("dpkg %v: %v\n%s", args, err, out)
