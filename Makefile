@@ -22,7 +22,7 @@ DIRECT    ?=
 PACKAGES  ?= bin/packages
 STAGE     ?= bin/stage
 
-.PHONY: help build test check bench sim migration demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm
+.PHONY: help build test check bench sim migration demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -54,6 +54,9 @@ lab: deps build ## run and check one lab: make lab LAB=02-frr-rr
 man: build ## manual pages into bin/man
 	bin/evpnd man bin/man
 	bin/evpnctl man bin/man
+
+charts: build $(TOOLS)/helm ## lint, render and check the Helm chart and the Kustomize base; the first time builds Helm
+	go -C tools/charts test -count=1 ./...
 
 # Versions of packages begin with a digit; of one built between tags the rest is its commit.
 PACKAGE_VERSION ?= $(shell v='$(VERSION)'; v=$${v#v}; [[ $$v =~ ^[0-9]+\. ]] && echo "$$v" || echo "0.0.0~$$v")
@@ -105,6 +108,9 @@ $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 
 $(TOOLS)/nfpm: tools/pkg/go.mod tools/pkg/go.sum
 	GOBIN=$(TOOLS) go -C tools/pkg install tool
+
+$(TOOLS)/helm: tools/charts/go.mod tools/charts/go.sum
+	GOBIN=$(TOOLS) go -C tools/charts install tool
 
 $(TOOLS)/protoc-gen-go: tools/gen/go.mod tools/gen/go.sum
 	GOBIN=$(TOOLS) go -C tools/gen install tool
