@@ -150,6 +150,12 @@ func TestLatencies(t *testing.T) {
 		if n, sum := measured(t, w.latency.install); n != 1 || sum != 2 {
 			t.Errorf("%d kernel batches measured, %v s, want 1, 2 s", n, sum)
 		}
+		w.report(macRoute(peer1, 10, vtep2, macC, ipA)) // from its own beginning, not from that of the last
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n, sum := measured(t, w.latency.install); n != 2 || sum != 4 {
+			t.Errorf("%d kernel batches measured, %v s in all, want 2, 4 s", n, sum)
+		}
 		close(w.bgp.gate)
 	})
 }
