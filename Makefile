@@ -19,6 +19,7 @@ SEED      ?= 1
 SIMTIME   ?= 12h
 MOVES     ?= 1000
 DIRECT    ?=
+BIN       ?= bin
 PACKAGES  ?= bin/packages
 STAGE     ?= bin/stage
 
@@ -28,7 +29,7 @@ help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 build: ## bin/evpnd, bin/evpnctl, bin/evpnlab
-	$(GOBUILD) -o bin/ ./cmd/...
+	$(GOBUILD) -o $(BIN)/ ./cmd/...
 
 test: deps build $(TOOLS)/testsummary $(TOOLS)/nfpm ## every test this machine can run; ends with what was skipped and why
 	go vet ./...
@@ -52,8 +53,8 @@ lab: deps build ## run and check one lab: make lab LAB=02-frr-rr
 	bin/evpnlab test labs/$(LAB)
 
 man: build ## manual pages into bin/man
-	bin/evpnd man bin/man
-	bin/evpnctl man bin/man
+	$(BIN)/evpnd man bin/man
+	$(BIN)/evpnctl man bin/man
 
 charts: build $(TOOLS)/helm ## lint, render and check the Helm chart and the Kustomize base; the first time builds Helm
 	go -C tools/charts test -count=1 ./...
@@ -66,7 +67,7 @@ deb: package-deb ## a Debian package into PACKAGES (bin/packages)
 rpm: package-rpm ## an RPM package into PACKAGES
 
 package-%: build $(TOOLS)/nfpm
-	packaging/package/stage bin $(STAGE)
+	packaging/package/stage $(BIN) $(STAGE)
 	mkdir -p $(PACKAGES)
 	STAGE=$(STAGE) ARCH=$$(go env GOARCH) VERSION='$(PACKAGE_VERSION)' \
 		$(TOOLS)/nfpm package --config packaging/package/nfpm.yaml --packager $* --target $(PACKAGES)

@@ -67,11 +67,12 @@ func (r root) files(folder string) []string {
 	return names
 }
 
-// build makes the package of a version as `make deb` does.
+// build makes the package of a version as `make deb` does, with programs of its own: other tests use those in bin.
 func build(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command("make", "-C", "../..", "deb", "PACKAGE_VERSION="+version, "PACKAGES="+dir, "STAGE="+filepath.Join(dir, "stage"))
+	cmd := exec.Command("make", "-C", "../..", "deb", "PACKAGE_VERSION="+version, "PACKAGES="+dir,
+		"BIN="+filepath.Join(dir, "bin"), "STAGE="+filepath.Join(dir, "stage"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make deb: %v\n%s", err, out)
 	}
