@@ -82,8 +82,11 @@ func (k *mapKernel) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 
 func (k *mapKernel) Apply(_ context.Context, b evpn.KernelBatch) evpn.Applied {
 	k.mu.Lock()
+	takes := k.takes
+	k.mu.Unlock()
+	time.Sleep(takes) // of a clock that is not real, and stands still while someone waits for the lock
+	k.mu.Lock()
 	defer k.mu.Unlock()
-	time.Sleep(k.takes) // of a clock that is not real
 	applied := evpn.Applied{Batch: b.Seq}
 	for _, op := range b.Ops {
 		k.tries[op.Key]++
