@@ -20,7 +20,8 @@ type binding struct {
 	neighbor said // what the neighbour table says, also while a frame says otherwise
 	framed   bool // the word is a frame's
 	since    int64
-	heard    int64 // when the last frame said so; both are Unix times in ns
+	heard    int64 // when the last frame said so
+	leased   int64 // when the host's lease of the address ends, 0 when none is known; all are Unix times in ns
 }
 
 // canBeHost reports whether a local host may have the address.
@@ -34,7 +35,7 @@ func (c *Core) localIP(ev LocalIP, now time.Time) {
 	if v == nil || v.at == nil || !usableHostIP(ev.IP) {
 		return
 	}
-	if !ev.Gone && ev.Source == WitnessFrame {
+	if !ev.Gone && ev.Source != WitnessNeighbor {
 		if why := v.claimsOurs(ev); why != "" {
 			c.refusedHost(v, ev.MAC, ev.IP, ev.Port, why)
 			return
@@ -45,11 +46,11 @@ func (c *Core) localIP(ev LocalIP, now time.Time) {
 	}
 	e := v.ips[ev.IP]
 	switch {
-	case ev.Source == WitnessFrame && ev.Gone:
-		if e != nil && e.local != nil && e.local.mac == ev.MAC {
+	case ev.Source != WitnessNeighbor && ev.Gone:
+		if m := v.macs[ev.MAC]; e != nil && e.local != nil && e.local.mac == ev.MAC && m.isAt(ev.Port) {
 			c.unframe(e)
 		}
-	case ev.Source == WitnessFrame:
+	case ev.Source != WitnessNeighbor:
 		c.frame(v, ev, now)
 	case !ev.Gone:
 		c.neighbor(v.ip(ev.IP), said{mac: ev.MAC, router: ev.Router}, now)

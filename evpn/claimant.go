@@ -7,8 +7,8 @@ import (
 
 // claimant is a MAC on a local port whose frames claim an IP that another local host has.
 type claimant struct {
-	said
-	port string
+	binding // that it would have
+	port    string
 }
 
 // claimed reports that another MAC wants the IP of a local host, which is being asked.
@@ -20,8 +20,8 @@ func (c *Core) claimed(e *ipEntry) bool {
 // confirmFirst reports that a claim to an IP has to wait until the MAC that has it was asked (PX-13). RFC 9161 §3.7 has
 // it wait for 30 s, during which an address that fails over is lost; a host that is there answers well within the tries
 // of a question. What is not on a local port cannot be asked.
-func (c *Core) confirmFirst(e *ipEntry, s said, now time.Time) bool {
-	if e == nil || e.local == nil || e.local.mac == s.mac || len(c.asking) >= maxAsking {
+func (c *Core) confirmFirst(e *ipEntry, b binding, now time.Time) bool {
+	if e == nil || e.local == nil || e.local.mac == b.mac || len(c.asking) >= maxAsking {
 		return false
 	}
 	former := e.vrf.macs[e.local.mac]
@@ -29,7 +29,7 @@ func (c *Core) confirmFirst(e *ipEntry, s said, now time.Time) bool {
 		return false
 	}
 	again := c.claimed(e)
-	c.claimants[e] = claimant{said: s, port: e.vrf.macs[s.mac].local().port}
+	c.claimants[e] = claimant{binding: b, port: e.vrf.macs[b.mac].local().port}
 	if !again {
 		c.ask(e.vrf, askFormer, Probe{Port: former.local().port, MAC: former.mac, IP: e.ip}, now)
 	}
@@ -61,6 +61,6 @@ func (c *Core) formerIsSilent(e *ipEntry, served bool, now time.Time) {
 	}
 	c.dirtyIP(e)
 	if m := e.vrf.macs[claim.mac]; m != nil && m.local() != nil && m.local().port == claim.port {
-		c.bindFramed(e, claim.said, now, now.Add(probeAfter))
+		c.bindFramed(e, claim.binding, now, now.Add(probeAfter))
 	}
 }

@@ -13,8 +13,8 @@
 //	adopted    left by an earlier life, and not wanted by any route yet; kept while the core is holding
 //	refused    imported, but giving no forwarding state: accept.go says why
 //	duplicate  a MAC or IP that moves so often that two hosts must have it; frozen while remotes have no say (duplicate.go)
-//	witness    who knows an IP of a local host: the kernel's neighbour table, or a frame of the host
-//	framed     known from a frame
+//	witness    who knows an IP of a local host: the kernel's neighbour table, a frame of the host, or DHCP
+//	framed     known from a frame, also one of DHCP
 //	yielded    given up to a remote VTEP although the row on the local port may still be there
 //	fixed      of a MAC or binding: sticky, a gateway's, or immutable; no number takes it away
 //	asked      sent a unicast ARP request or neighbour solicitation, by which a silent host shows that it is there

@@ -75,6 +75,7 @@ type Witness uint8
 const (
 	WitnessNeighbor Witness = iota // the kernel's neighbour table
 	WitnessFrame                   // a frame that the host sent
+	WitnessDHCP                    // a DHCP server's answer to the host, or the host that gives its address back
 )
 
 // LocalIP says that a witness knows the binding of an IP to a MAC on this host's side, or no longer knows it (Gone). A
@@ -84,9 +85,12 @@ type LocalIP struct {
 	IP     netip.Addr
 	MAC    MAC
 	Source Witness
-	Port   string // WitnessFrame: where the frame came in
+	Port   string // WitnessFrame: where the frame came in; WitnessDHCP: where the host is that asked
 	Router bool   // the host is an IPv6 router (RFC 9047)
 	Gone   bool
+	// Lease is how long the host has the address from now on, by WitnessDHCP: the binding lives on through silence for as
+	// long. 0 and below: it is as that of any frame. At most 2^32-1 s, which DHCP calls infinity (RFC 2131 §3.3).
+	Lease time.Duration
 }
 
 // Sighted says that a host sent a frame which tells of no binding. LocalIP from a frame implies it.

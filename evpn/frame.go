@@ -18,7 +18,8 @@ const (
 
 // A binding that was not heard of for probeAfter is probed, and again each probeAfter. After probeTries of them without
 // an answer it is over. RFC 9161 §3.5 (PX-11): probes at a third of the age time, here that of the Linux bridge, 300 s,
-// so that the answer of a silent host also keeps its MAC in the bridge.
+// so that the answer of a silent host also keeps its MAC in the bridge. Probes go out during a DHCP lease as well, for the
+// MAC's sake, but silence counts from the end of the lease on.
 const (
 	probeAfter = 100 * time.Second
 	probeTries = 2
@@ -41,19 +42,26 @@ type aged struct {
 // on that port, and waits a little until it has.
 func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 	m := v.macs[ev.MAC]
-	if m == nil || m.local() == nil || m.local().port != ev.Port {
+	if !m.isAt(ev.Port) {
 		c.await(v, ev, now)
 		c.sightedMAC(Sighted{VNI: ev.VNI, MAC: ev.MAC, Port: ev.Port})
 		return
 	}
 	c.sightedMAC(Sighted{VNI: ev.VNI, MAC: ev.MAC, Port: ev.Port})
-	s := said{mac: ev.MAC, router: ev.Router}
 	e := v.ips[ev.IP]
-	if e != nil && e.local != nil && e.local.mac == s.mac {
+	b := binding{said: said{mac: ev.MAC, router: ev.Router}}
+	if e != nil && e.local != nil && e.local.mac == ev.MAC {
 		c.formerAnswers(e, now)
+		b.leased = e.local.leased
+		if ev.Source == WitnessDHCP { // which does not know of routers
+			b.router = e.local.router
+		}
 	}
-	if e != nil && e.local != nil && e.local.framed && e.local.said == s {
-		e.local.heard = now.UnixNano()
+	if ev.Lease > 0 {
+		b.leased = now.Add(ev.Lease).UnixNano()
+	}
+	if e != nil && e.local != nil && e.local.framed && e.local.said == b.said {
+		e.local.heard, e.local.leased = now.UnixNano(), b.leased
 		return
 	}
 	if why := v.tooMany(m, e); why != "" {
@@ -62,15 +70,15 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 		}
 		return
 	}
-	if c.confirmFirst(e, s, now) {
+	if c.confirmFirst(e, b, now) {
 		return
 	}
-	c.bindFramed(v.ip(ev.IP), s, now, now.Add(probeAfter))
+	c.bindFramed(v.ip(ev.IP), b, now, now.Add(probeAfter))
 }
 
-// bindFramed has the word of a frame count; due is when it is to be looked at again.
-func (c *Core) bindFramed(e *ipEntry, s said, now, due time.Time) {
-	b := binding{said: s, framed: true, heard: due.Add(-probeAfter).UnixNano()}
+// bindFramed has the word of a frame count, with the lease in b; due is when it is to be looked at again.
+func (c *Core) bindFramed(e *ipEntry, b binding, now, due time.Time) {
+	b.framed, b.heard = true, due.Add(-probeAfter).UnixNano()
 	if e.local != nil {
 		b.neighbor = e.local.neighbor
 	}
@@ -186,12 +194,12 @@ func (c *Core) ageBindings(now time.Time) {
 			continue
 		}
 		m := e.vrf.macs[e.local.mac]
-		quiet := now.Sub(time.Unix(0, e.local.heard))
+		silent := now.Sub(time.Unix(0, max(e.local.heard, e.local.leased))) // below zero while the lease lasts
 		switch {
-		case m == nil || m.local() == nil || quiet > (probeTries+1)*probeAfter-probeAfter/2:
+		case m == nil || m.local() == nil || silent > (probeTries+1)*probeAfter-probeAfter/2:
 			c.unframe(e)
 			continue
-		case quiet > probeAfter/2 && m.isLocal():
+		case now.Sub(time.Unix(0, e.local.heard)) > probeAfter/2 && m.isLocal():
 			c.probes = append(c.probes, Probe{VNI: e.vrf.vni, Port: m.local().port, MAC: m.mac, IP: e.ip})
 		}
 		e.ageing = true

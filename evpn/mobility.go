@@ -233,6 +233,11 @@ func (m *macEntry) isLocal() bool {
 	return m.local() != nil && !m.local().yielded && !m.vrf.isGatewayMAC(m.mac)
 }
 
+// isAt reports whether the bridge has the MAC on that port; m may be nil.
+func (m *macEntry) isAt(port string) bool {
+	return m != nil && m.local() != nil && m.local().port == port
+}
+
 // here stands for ourselves among the owners of a MAC; no VTEP has this address.
 var (
 	here        = netip.IPv4Unspecified()

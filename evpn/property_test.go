@@ -297,7 +297,14 @@ func drawStep(t *rapid.T, last int) func(*chaos) {
 	case n < 73:
 		return func(x *chaos) { x.tell(LocalIP{VNI: vni, IP: ip, MAC: mac}) }
 	case n < 74:
-		return func(x *chaos) { x.tell(LocalIP{VNI: vni, IP: ip, MAC: mac, Source: WitnessFrame, Port: port}) }
+		word := LocalIP{VNI: vni, IP: ip, MAC: mac, Source: WitnessFrame, Port: port}
+		switch rapid.IntRange(0, 3).Draw(t, "witness") {
+		case 0:
+			word.Source, word.Lease = WitnessDHCP, time.Minute
+		case 1:
+			word.Source, word.Gone = WitnessDHCP, true
+		}
+		return func(x *chaos) { x.tell(word) }
 	case n < 75:
 		return func(x *chaos) { x.tell(LocalIP{VNI: vni, IP: ip, Gone: true}) }
 	case n <= lastOrderly:

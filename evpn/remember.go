@@ -50,7 +50,7 @@ func (c *Core) recall(now time.Time) {
 		case m.local().port != ev.Port:
 			c.ask(v, askFollows, Probe{Port: m.local().port, MAC: ev.MAC, IP: ev.IP}, now)
 		case v.tooMany(m, e) == "":
-			c.bindFramed(v.ip(ev.IP), said{mac: ev.MAC, router: ev.Router}, now, due)
+			c.bindFramed(v.ip(ev.IP), binding{said: said{mac: ev.MAC, router: ev.Router}}, now, due)
 			due = due.Add(pace)
 		}
 	}

@@ -281,7 +281,9 @@ func (s *story) fact(gone bool, w *words) {
 			case "router":
 				ev.Router = true
 			case "port": // only a frame knows it
-				ev.Source, ev.Port = WitnessFrame, w.next()
+				ev.Source, ev.Port = max(ev.Source, WitnessFrame), w.next()
+			case "lease": // only DHCP tells
+				ev.Source, ev.Lease = WitnessDHCP, w.duration()
 			default:
 				ev.IP = w.parseAddr(word)
 			}
