@@ -32,6 +32,7 @@ func (c *checker) config(r *raw) *Config {
 		RT:             r.routeTargets.or(evpn.RTAuto),
 		AutoVNIs:       r.autoVNIs.or(true),
 		Snooping:       r.snooping.or(true),
+		SnoopingRate:   r.snoopingRate.or(DefaultSnoopingRate),
 		ARPSuppression: optional(r.arpSuppression),
 		ManageDevices:  r.manageDevices.or(false),
 		FlushOnExit:    r.flushOnExit.or(false),

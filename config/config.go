@@ -28,7 +28,8 @@ type Config struct {
 	VNIs           map[evpn.VNI]VNI
 	RT             evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
 	AutoVNIs       bool                 // serve every VXLAN device that is a port of a bridge; default true
-	Snooping       bool                 // take the addresses of local hosts from their ARP and ND frames; default true
+	Snooping       bool                 // take the addresses of local hosts from their ARP, ND and DHCP frames; default true
+	SnoopingRate   int                  // frames that a port may send in a second, MinSnoopingRate to MaxSnoopingRate; default DefaultSnoopingRate
 	ARPSuppression *bool                // for VNIs that do not say; nil: as their devices are
 	ManageDevices  bool                 // set on the devices of served VNIs what they need; default false
 	Duplicates     evpn.DuplicatePolicy // every field filled in
@@ -37,6 +38,13 @@ type Config struct {
 	API            API
 	Log            Log
 }
+
+// Bounds of Config.SnoopingRate.
+const (
+	MinSnoopingRate     = 100
+	DefaultSnoopingRate = 2000
+	MaxSnoopingRate     = 100_000
+)
 
 // Listen says where BGP sessions are accepted.
 type Listen struct {

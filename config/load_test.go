@@ -77,7 +77,7 @@ peers:
 		}},
 		VNIs:     map[evpn.VNI]VNI{},
 		RT:       evpn.RTAuto,
-		AutoVNIs: true, Snooping: true,
+		AutoVNIs: true, Snooping: true, SnoopingRate: 2000,
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 5, Within: 180 * time.Second, RecoverAfter: 540 * time.Second, Action: evpn.DuplicateHold,
 		},
@@ -135,6 +135,7 @@ vnis:
 route-targets: as4
 auto-vnis: false
 snooping: false
+snooping-rate: 500
 arp-suppression: false
 manage-devices: true
 duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
@@ -189,7 +190,7 @@ log: {level: debug, format: json}
 				{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("2001:db8::fe")},
 			}},
 		},
-		RT: evpn.RTAS4, Snooping: false, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		RT: evpn.RTAS4, Snooping: false, SnoopingRate: 500, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
 		},

@@ -23,6 +23,7 @@ type raw struct {
 	routeTargets   field[evpn.RTDialect]
 	autoVNIs       field[bool]
 	snooping       field[bool]
+	snoopingRate   field[int]
 	arpSuppression field[bool]
 	manageDevices  field[bool]
 	duplicates     rawDuplicates
@@ -45,6 +46,7 @@ func (r *raw) keys() fields {
 		"route-targets":   scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
 		"auto-vnis":       scalar(&r.autoVNIs, readBool),
 		"snooping":        scalar(&r.snooping, readBool),
+		"snooping-rate":   scalar(&r.snoopingRate, number(MinSnoopingRate, MaxSnoopingRate)),
 		"arp-suppression": scalar(&r.arpSuppression, readBool),
 		"manage-devices":  scalar(&r.manageDevices, readBool),
 		"duplicates":      section(r.duplicates.keys()),
