@@ -8,7 +8,8 @@
 //   - links.go, faults.go, manage.go: which VXLAN devices are attachments, what is wrong with them, what we may mend.
 //   - provision.go, diagnose.go: which devices we make; what is wrong beside the devices, for those who ask.
 //   - watch.go, pending.go, report.go: notifications become events, coalesced so that reading never waits for the core.
-//   - frames.go, ring.go, snoop.go, probe.go: what local hosts say of themselves in ARP and ND, off each access port.
+//   - filter.go, ring.go, frames.go, dhcp.go, dhcp6.go, snoop.go, probe.go: what local hosts say of themselves in ARP, ND and DHCP,
+//     off each access port.
 //   - readback.go: dumps become evpn.Observed.
 //   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
 //   - sweep.go: nothing of ours stays where an attachment was.

@@ -20,10 +20,14 @@ const (
 	protoARP
 	protoRARP
 	protoND
+	protoDHCP
+	protoDHCPv6
 	protocols
 )
 
-func (p protocol) String() string { return [protocols]string{"other", "arp", "rarp", "nd"}[p] }
+func (p protocol) String() string {
+	return [protocols]string{"other", "arp", "rarp", "nd", "dhcp", "dhcpv6"}[p]
+}
 
 // verdict is what became of a snooped frame.
 type verdict uint8
@@ -32,15 +36,18 @@ type verdict uint8
 const (
 	verdictAccepted  verdict = iota
 	verdictMalformed         // too short, or fields that cannot be
-	verdictSpoofed           // speaks for another than its sender, or for our own bridge
+	verdictSpoofed           // speaks for another than its sender, or for our own bridge or VTEP
 	verdictTagged            // carries a VLAN tag, so it is not of the VNI of a plain bridge
+	verdictServer            // a DHCP server's answer, on its way in: it says nothing of the hosts of that port
+	verdictRelayed           // a DHCP relay's question for hosts elsewhere
+	verdictUnasked           // a DHCP server's answer to what no host of the port asked
 	verdictLimited           // more than a port may send: not looked at
 	verdictLost              // more than the ring holds
 	verdicts
 )
 
 func (v verdict) String() string {
-	return [verdicts]string{"accepted", "malformed", "spoofed", "tagged", "limited", "lost"}[v]
+	return [verdicts]string{"accepted", "malformed", "spoofed", "tagged", "server", "relayed", "unasked", "limited", "lost"}[v]
 }
 
 const (
@@ -49,7 +56,7 @@ const (
 	ndHopLimit    = 255 // of every ND message: it comes from this link (RFC 4861 §7.1)
 )
 
-// protocolOf tells from the Ethernet header alone.
+// protocolOf tells from the headers alone; the filter has looked closer.
 func protocolOf(b []byte) protocol {
 	if len(b) < etherTypeAt+2 {
 		return protoOther
@@ -59,10 +66,24 @@ func protocolOf(b []byte) protocol {
 		return protoARP
 	case etherTypeRARP:
 		return protoRARP
+	case uint16(layers.EthernetTypeIPv4):
+		return protoDHCP
 	case uint16(layers.EthernetTypeIPv6):
+		if len(b) > nextHeader6At && b[nextHeader6At] == byte(layers.IPProtocolUDP) {
+			return protoDHCPv6
+		}
 		return protoND
 	}
 	return protoOther
+}
+
+// isTagged reports whether a VLAN tag is in the frame itself: the second of two.
+func isTagged(b []byte) bool {
+	if len(b) < etherTypeAt+2 {
+		return false
+	}
+	typ := layers.EthernetType(binary.BigEndian.Uint16(b[etherTypeAt:]))
+	return typ == layers.EthernetTypeDot1Q || typ == layers.EthernetTypeQinQ
 }
 
 // spoken is what a frame says of its sender.
@@ -172,10 +193,16 @@ func (p *frameParser) checkND(options layers.ICMPv6Options, kind layers.ICMPv6Op
 	return verdictAccepted
 }
 
+// noHost reports whether no host can have the address.
+func noHost(ip netip.Addr) bool {
+	return !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() || ip.Is4In6() ||
+		ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240)
+}
+
 // bound adds the address, unless no host can have it or it does not leave the link (T2-12).
 func (s spoken) bound(ip netip.Addr) (spoken, verdict) {
 	switch {
-	case ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() || ip.Is4In6() || ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240):
+	case noHost(ip):
 		return spoken{}, verdictMalformed
 	case ip.IsLinkLocalUnicast():
 		s.router = false

@@ -329,6 +329,13 @@ func (t *topology) accessPort(ifindex int) (string, []*attached) {
 	return l.name, t.snoopedOn(l.master)
 }
 
+// snoopRate is how many frames a port may send in a second.
+func (t *topology) snoopRate() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.opt.snoopRate()
+}
+
 // snoopedOn returns the attachments of a bridge that frames of its hosts are for.
 func (t *topology) snoopedOn(bridge int) []*attached {
 	ats := t.byBridge[bridge]

@@ -14,11 +14,12 @@ import (
 type Options struct {
 	VTEP     netip.Addr // our tunnel address; the zero Addr: the devices' local addresses are not judged
 	AutoVNIs bool       // serve every VXLAN device that is a port of a bridge, not only those in VNIs
-	Snoop    bool       // take the addresses of local hosts from their ARP and ND frames
+	Snoop    bool       // take the addresses of local hosts from their ARP, ND and DHCP frames
 	Manage   bool       // mend what may be mended on the devices of served VNIs
 	Suppress *bool      // answer ARP and ND for remote hosts here, by neigh_suppress of the VXLAN port; nil: as the devices are
 	VNIs     map[evpn.VNI]VNIOptions
 
+	SnoopRate      int           // frames that a port may send in a second; 0: config.DefaultSnoopingRate
 	ReceiveBuffer  int           // octets for notifications; 0: 16 MiB. Room for 2500 of them per MiB
 	ResyncInterval time.Duration // least time between two resyncs after lost notifications; 0: 2 s
 }
@@ -42,7 +43,7 @@ func (v VNIOptions) names(vni evpn.VNI) (device, bridge string) {
 // OptionsFrom picks the dataplane's part of a configuration. The VTEP address must be resolved already.
 func OptionsFrom(c *config.Config) Options {
 	o := Options{
-		VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, Manage: c.ManageDevices, Suppress: c.ARPSuppression,
+		VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, SnoopRate: c.SnoopingRate, Manage: c.ManageDevices, Suppress: c.ARPSuppression,
 		VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
 	}
 	for vni, v := range c.VNIs {
@@ -67,6 +68,9 @@ func (o Options) snoops(vni evpn.VNI) bool {
 	}
 	return o.Snoop
 }
+
+// snoopRate is how many frames a port may send in a second.
+func (o Options) snoopRate() int { return cmp.Or(o.SnoopRate, config.DefaultSnoopingRate) }
 
 // policy is what may be changed on the devices of one VNI.
 type policy struct {

@@ -10,28 +10,41 @@ import (
 	"time"
 	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
 // The ring of a port. A slot holds the kernel's header and the part of a frame that matters; the filter cuts frames to
 // fit. TPACKET_V2 wakes its reader with every frame. V3 fills blocks and hands them out by a timer of 1 ms at the least,
-// which runs on every port whether frames come or not.
+// which runs on every port whether frames come or not. Of frames that do not fit, which are those of DHCP, the kernel keeps
+// a copy on the socket as well (PACKET_COPY_THRESH), as many as its receive buffer holds.
 const (
 	slotSize    = 256
 	ringFrames  = 1024
 	blockSize   = 16 << 10
-	frameOctets = 184 // what fits into a slot; the largest message that is understood takes 86
+	frameOctets = 184  // what fits into a slot; the largest message of ARP or ND that is understood takes 86
+	dhcpOctets  = 2048 // of DHCP
 
+	slotAddress = 32 // where the address stands in a slot: after the header, TPACKET_ALIGN(sizeof(struct tpacket2_hdr))
 )
 
 // ring is one packet socket on one port, with its memory shared with the kernel. It is used by one goroutine, but for
-// interrupt.
+// interrupt and send.
 type ring struct {
-	file *os.File
-	raw  syscall.RawConn
-	mem  []byte
-	at   int // slot that comes next
+	file  *os.File
+	raw   syscall.RawConn
+	mem   []byte
+	at    int    // slot that comes next
+	large []byte // the last frame that did not fit into its slot
+	muted bool   // outgoing frames are not wanted
+}
+
+// ringFrame is one frame; its octets are good until release.
+type ringFrame struct {
+	data     []byte
+	outgoing bool // towards the host
+	tagged   bool // it carries a VLAN tag, which the kernel keeps outside of the frame
+	losing   bool // the ring was full before
+	cut      bool // the end is missing: it did not fit, and there was no room for a copy
 }
 
 // newRing makes a ring that receives nothing before it is bound to a port. The kernel takes 10 ms for it, and more when it is
@@ -59,8 +72,8 @@ func (r *ring) setUp(fd int) (err error) {
 		do   func() error
 	}{
 		{"set filter", func() error { return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program) }},
-		{"ignore outgoing frames", func() error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1) }},
 		{"set ring version", func() error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2) }},
+		{"keep large frames", func() error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_COPY_THRESH, 1) }},
 		{"make ring", func() error { return unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request) }},
 		{"map ring", func() error {
 			r.mem, err = unix.Mmap(fd, 0, ringFrames*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -75,7 +88,7 @@ func (r *ring) setUp(fd int) (err error) {
 	return err
 }
 
-// bind has the ring receive the frames that come in on a port, which takes no time.
+// bind has the ring receive the frames of a port that snoopFilter passes, which takes no time.
 func (r *ring) bind(ifindex int) error {
 	var result error
 	err := r.raw.Control(func(fd uintptr) {
@@ -113,17 +126,55 @@ func (r *ring) header() *unix.Tpacket2Hdr {
 
 func (r *ring) ready() bool { return atomic.LoadUint32(&r.header().Status)&unix.TP_STATUS_USER != 0 }
 
-// next returns the frame in the next slot, if there is one; it is good until release. tagged: it carries a VLAN tag, which
-// the kernel keeps outside of the frame. losing: the ring was full before.
-func (r *ring) next() (frame []byte, tagged, losing, ok bool) {
+// next returns the frame in the next slot, if there is one.
+func (r *ring) next() (f ringFrame, ok bool) {
 	if !r.ready() {
-		return nil, false, false, false
+		return f, false
 	}
 	h := r.header()
 	if from, n := int(h.Mac), int(h.Snaplen); from >= unix.SizeofTpacket2Hdr && n <= slotSize-from {
-		frame = r.slot()[from : from+n]
+		f.data = r.slot()[from : from+n]
 	}
-	return frame, h.Status&unix.TP_STATUS_VLAN_VALID != 0, h.Status&unix.TP_STATUS_LOSING != 0, true
+	address := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&r.slot()[slotAddress]))
+	f.outgoing = address.Pkttype == unix.PACKET_OUTGOING
+	f.tagged = h.Status&unix.TP_STATUS_VLAN_VALID != 0 && h.Vlan_tci&vlanID != 0
+	f.losing = h.Status&unix.TP_STATUS_LOSING != 0
+	f.cut = h.Snaplen < h.Len
+	if h.Status&unix.TP_STATUS_COPY != 0 {
+		if whole := r.receive(); whole != nil {
+			f.data, f.cut = whole, false
+		}
+	}
+	return f, true
+}
+
+// receive takes the oldest copy off the socket; nil when there is none.
+func (r *ring) receive() (frame []byte) {
+	if r.large == nil {
+		r.large = make([]byte, dhcpOctets)
+	}
+	_ = r.raw.Control(func(fd uintptr) { // a socket that is closed has none
+		if n, _, err := unix.Recvfrom(int(fd), r.large, unix.MSG_DONTWAIT); err == nil {
+			frame = r.large[:n]
+		}
+	})
+	return frame
+}
+
+// mute says whether frames towards the hosts are wanted.
+func (r *ring) mute(yes bool) {
+	if r.muted == yes {
+		return
+	}
+	value := 0
+	if yes {
+		value = 1
+	}
+	_ = r.raw.Control(func(fd uintptr) { // a socket that is closed is mute
+		if unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, value) == nil {
+			r.muted = yes
+		}
+	})
 }
 
 // release gives the slot back to the kernel.
@@ -156,33 +207,4 @@ func (r *ring) sendOn(ifindex int, frame []byte) error {
 	var result error
 	err := r.raw.Control(func(fd uintptr) { result = unix.Sendto(int(fd), frame, 0, to) })
 	return errors.Join(err, result)
-}
-
-// snoopFilter passes ARP, RARP, and neighbour solicitations and advertisements without extension headers.
-func snoopFilter() []unix.SockFilter {
-	const (
-		nextHeader = 14 + 6
-		icmpType   = 14 + 40
-	)
-	program, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: etherTypeAt, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipTrue: 7},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_RARP, SkipTrue: 6},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IPV6, SkipTrue: 6},
-		bpf.LoadAbsolute{Off: nextHeader, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 4},
-		bpf.LoadAbsolute{Off: icmpType, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpv6Solicitation, SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: icmpv6Advertisement, SkipTrue: 1},
-		bpf.RetConstant{Val: frameOctets},
-		bpf.RetConstant{Val: 0},
-	})
-	if err != nil {
-		panic(err) // the program is a constant
-	}
-	filter := make([]unix.SockFilter, len(program))
-	for i, ins := range program {
-		filter[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
-	}
-	return filter
 }

@@ -16,29 +16,39 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// What one port may send before the rest is not looked at, and how long the port is left alone then. Meanwhile its ring
-// fills and the kernel drops what comes, which costs us nothing.
+// A port may send what secondsAtOnce allow for in one go. When it sends more it is left alone for a while: its ring fills,
+// and the kernel drops what comes, which costs us nothing. Until the ring is full each frame wakes our poller, so the pause is
+// long enough that it is full for most of the time.
 const (
-	framesPerSecond = 2000
-	framesAtOnce    = 4000
-	limitedPause    = 10 * time.Millisecond
+	secondsAtOnce = 2
+	limitedPause  = 100 * time.Millisecond
 )
 
-// Keys under which words of frames are coalesced.
+// What one port may be sent by DHCP servers. Others flood that, and the host behind the port must be heard all the same: the
+// ring hears nothing but its host for a while then.
+const (
+	answersPerSecond = 100
+	answersAtOnce    = 1000
+	mutedPause       = time.Second
+)
+
+// Keys under which words of frames are coalesced. That of a lease is its own, so that a frame of the host right after does
+// not take the lease's place.
 type (
 	frameKey ipKey
+	leaseKey ipKey
 	sightKey macKey
 )
 
-// snooper reads ARP and ND of local hosts off the access ports of the bridges that are served, one ring and one goroutine
-// for each, and puts what they say into pending.
+// snooper reads ARP, ND and DHCP of local hosts off the access ports of the bridges that are served, one ring and one
+// goroutine for each, and puts what they say into pending.
 type snooper struct {
 	topo    *topology
 	pending *pending
 	log     logrus.FieldLogger
 	wake    chan struct{} // holds a token when the ports may have changed
 	spare   chan *ring    // one that is made and not bound, for the next port
-	packets [protocols][verdicts]atomic.Uint64
+	packets packetCounts  // of all ports since the start
 
 	mu    sync.Mutex
 	ports map[int]*snooped // by ifindex
@@ -50,6 +60,7 @@ type snooped struct {
 	ifindex int
 	ring    atomic.Pointer[ring] // nil: not made yet
 	failed  atomic.Bool
+	packets packetCounts
 	ctx     context.Context
 	close   context.CancelFunc
 }
@@ -154,7 +165,7 @@ func (s *snooper) snoop(p *snooped) {
 	p.ring.Store(r)
 	stop := context.AfterFunc(p.ctx, r.interrupt)
 	defer stop()
-	reader := portReader{snooper: s, ifindex: p.ifindex, ring: r, parser: newFrameParser(), limit: rate.NewLimiter(framesPerSecond, framesAtOnce)}
+	reader := newPortReader(s, p, r)
 	for p.ctx.Err() == nil {
 		limited, err := reader.read()
 		switch {
@@ -187,10 +198,22 @@ func (s *snooper) refused(p *snooped, err error) {
 // portReader is what the goroutine of one port works with.
 type portReader struct {
 	*snooper
-	ifindex int
+	port    *snooped
 	ring    *ring
 	parser  *frameParser
-	limit   *rate.Limiter
+	dhcp    *dhcpReader
+	limit   *rate.Limiter // of what comes in
+	answers *rate.Limiter // of what goes out
+	muted   time.Time     // until then the ring hears nothing but the host; the zero time: it hears servers too
+}
+
+func newPortReader(s *snooper, p *snooped, r *ring) *portReader {
+	n := s.topo.snoopRate()
+	return &portReader{
+		snooper: s, port: p, ring: r, parser: newFrameParser(), dhcp: newDHCPReader(),
+		limit:   rate.NewLimiter(rate.Limit(n), secondsAtOnce*n),
+		answers: rate.NewLimiter(answersPerSecond, answersAtOnce),
+	}
 }
 
 // read waits for frames and takes in all there are, or as many as the ring holds. limited says that some were more than
@@ -200,48 +223,76 @@ func (r *portReader) read() (limited bool, err error) {
 		return false, err
 	}
 	now, lost := time.Now(), false
+	if n := r.topo.snoopRate(); rate.Limit(n) != r.limit.Limit() {
+		r.limit.SetLimitAt(now, rate.Limit(n))
+		r.limit.SetBurstAt(now, secondsAtOnce*n)
+	}
+	if now.After(r.muted) {
+		r.ring.mute(false)
+	}
 	for range ringFrames {
-		frame, tagged, losing, ok := r.ring.next()
+		f, ok := r.ring.next()
 		if !ok {
 			break
 		}
-		if !r.limit.AllowN(now, 1) {
-			limited = true
-			r.count(protocolOf(frame), verdictLimited)
-		} else {
-			r.take(frame, tagged)
+		limit := r.limit
+		if f.outgoing {
+			limit = r.answers
 		}
-		lost = lost || losing
+		switch {
+		case limit.AllowN(now, 1):
+			r.take(f, now)
+		case f.outgoing:
+			r.count(protocolOf(f.data), verdictLimited)
+			r.muted = now.Add(mutedPause)
+			r.ring.mute(true)
+		default:
+			r.count(protocolOf(f.data), verdictLimited)
+			limited = true
+		}
+		lost = lost || f.losing
 		r.ring.release()
 	}
 	if lost { // one system call for all of them
-		r.packets[protoOther][verdictLost].Add(r.ring.lost())
+		n := r.ring.lost()
+		r.packets[protoOther][verdictLost].Add(n)
+		r.port.packets[protoOther][verdictLost].Add(n)
 	}
 	return limited, nil
 }
 
 // take judges one frame, and reports what it says.
-func (r *portReader) take(frame []byte, tagged bool) {
-	proto := protocolOf(frame)
-	if tagged {
-		r.count(proto, verdictTagged)
-		return
-	}
-	said, v := r.parser.parse(frame)
-	if v == verdictAccepted {
-		v = r.report(said)
-	}
-	if v == verdictAccepted {
-		r.attend(frame, said.mac)
+func (r *portReader) take(f ringFrame, now time.Time) {
+	proto := protocolOf(f.data)
+	var v verdict
+	switch {
+	case f.tagged || isTagged(f.data):
+		v = verdictTagged
+	case proto != protoDHCP && proto != protoDHCPv6:
+		var said spoken
+		if said, v = r.parser.parse(f.data); v == verdictAccepted {
+			v = r.report(said)
+		}
+		if v == verdictAccepted {
+			r.attend(f.data, said.mac)
+		}
+	case f.cut:
+		v = verdictLost
+	default:
+		var mac evpn.MAC
+		var leases []lease
+		if mac, leases, v = r.dhcp.read(f.data, f.outgoing, now); v == verdictAccepted {
+			v = r.reportLeases(mac, leases, f.outgoing)
+		}
 	}
 	r.count(proto, v)
 }
 
 // report hands the word of a host to the core, for every VNI of the port's bridge.
 func (r *portReader) report(said spoken) verdict {
-	port, ats := r.topo.accessPort(r.ifindex)
+	port, ats := r.topo.accessPort(r.port.ifindex)
 	for _, at := range ats {
-		if said.mac == at.BridgeMAC {
+		if said.mac == at.BridgeMAC || said.ip == at.Local && said.ip.IsValid() {
 			return verdictSpoofed
 		}
 		if said.ip.IsValid() {
@@ -255,41 +306,27 @@ func (r *portReader) report(said spoken) verdict {
 	return verdictAccepted
 }
 
-func (s *snooper) count(p protocol, v verdict) { s.packets[p][v].Add(1) }
-
-// SnoopStatus says what is read off the access ports.
-type SnoopStatus struct {
-	Ports   int    // with a ring
-	Off     string // why none can be had, in plain words; "": they can
-	Packets []SnoopCount
-}
-
-// SnoopCount counts the frames of one kind since the start. Of frames that the ring did not hold the protocol is not
-// known.
-type SnoopCount struct {
-	Proto   string // arp, rarp, nd, other
-	Verdict string // accepted, malformed, spoofed, tagged, limited, lost
-	Packets uint64
-}
-
-func (s *snooper) status() SnoopStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var st SnoopStatus
-	if s.off != nil {
-		st.Off = s.off.Error()
+// reportLeases does the same for what a host and a DHCP server agreed on, or what the host gave back. A message of the host
+// that says nothing of an address is a sign of life.
+func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, outgoing bool) verdict {
+	if len(leases) == 0 && !outgoing {
+		return r.report(spoken{mac: mac})
 	}
-	for _, p := range s.ports {
-		if p.ring.Load() != nil && !p.failed.Load() {
-			st.Ports++
+	port, ats := r.topo.accessPort(r.port.ifindex)
+	for _, at := range ats {
+		if mac == at.BridgeMAC || slices.ContainsFunc(leases, func(l lease) bool { return l.ip == at.Local }) {
+			return verdictSpoofed
+		}
+		for _, l := range leases {
+			r.pending.host(leaseKey{at.VNI, l.ip}, evpn.LocalIP{
+				VNI: at.VNI, IP: l.ip, MAC: mac, Source: evpn.WitnessDHCP, Port: port, Lease: l.valid, Gone: l.gone,
+			})
 		}
 	}
-	for proto := range protocols {
-		for v := range verdicts {
-			if n := s.packets[proto][v].Load(); n > 0 {
-				st.Packets = append(st.Packets, SnoopCount{proto.String(), v.String(), n})
-			}
-		}
-	}
-	return st
+	return verdictAccepted
+}
+
+func (r *portReader) count(p protocol, v verdict) {
+	r.packets[p][v].Add(1)
+	r.port.packets[p][v].Add(1)
 }

@@ -151,7 +151,14 @@ func TestSnoopHostile(t *testing.T) {
 		{protoARP, verdictMalformed, gratuitous(macA, netip.MustParseAddr("255.255.255.255"))},
 		{protoND, verdictMalformed, edit(nd(136, flagOverride, macA, host6, macA), 21, 64)},
 		{protoARP, verdictTagged, tagged(gratuitous(macA, hostA), 7)},
+		{protoOther, verdictTagged, tagged(tagged(gratuitous(macA, hostA), 7), 8)},
 		{protoARP, verdictSpoofed, gratuitous(evpn.MAC{1, 0, 0x5e, 0, 0, 1}, hostA)},
+		{protoARP, verdictSpoofed, gratuitous(macA, netip.MustParseAddr(vtepSelf))},
+		{protoDHCP, verdictSpoofed, request4(1, bridge, hostA).frame(t)},
+		{protoDHCP, verdictTagged, tagged(request4(1, macA, hostA).frame(t), 7)},
+		{protoDHCP, verdictMalformed, request4(1, macA, hostA).frame(t)[:60]},
+		{protoDHCP, verdictServer, ack4(1, macA, hostA, 3600).frame(t)},
+		{protoDHCPv6, verdictServer, reply6(1, macA, lease{ip: host6, valid: time.Hour}).frame(t)},
 	} {
 		before := l.packets(row.proto, row.v)
 		w.send(row.frame)
@@ -169,6 +176,13 @@ func TestSnoopHostile(t *testing.T) {
 // tagged adds a VLAN tag, which the kernel takes out of the frame again before we see it.
 func tagged(frame []byte, vlan byte) []byte {
 	return slices.Concat(frame[:12], []byte{0x81, 0, 0, vlan}, frame[12:])
+}
+
+// TestSnoopPriorityTag: a tag without a VLAN is none (IEEE 802.1Q §6.9.1).
+func TestSnoopPriorityTag(t *testing.T) {
+	_, c := newSnoopLab(t)
+	newWire(t, "h10").send(tagged(gratuitous(macA, hostA), 0))
+	c.binding(t, hostA, evpn.LocalIP{MAC: macA, Port: "p10"})
 }
 
 // TestSnoopPorts: rings come and go with ports, options and attachments, and the VXLAN device never has one.

@@ -187,7 +187,7 @@ func (r *portReader) attend(frame []byte, sender evpn.MAC) {
 	if q == noQuestion {
 		return
 	}
-	_, ats := r.topo.accessPort(r.ifindex)
+	_, ats := r.topo.accessPort(r.port.ifindex)
 	for _, at := range ats {
 		host, known, asked := r.topo.answers.lookup(at.VNI, target)
 		known = known && host.mac != sender // who moved here asks for the address it has
