@@ -66,6 +66,7 @@ type NeighborView struct {
 	Router    bool
 	Announced bool
 	Since     time.Time
+	LeaseEnd  time.Time  // of a local host's DHCP lease; zero: none is known
 	Duplicate *Duplicate // nil: it is none
 	Kernel    KernelStatus
 	// Candidates are the received routes for the address, and why they lost; only when asked for.
@@ -318,6 +319,9 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 			case e.binding() != nil:
 				b := e.binding()
 				view.MAC, view.Local, view.Router, view.Since = b.mac, true, b.router, time.Unix(0, b.since)
+				if b.leased != 0 {
+					view.LeaseEnd = time.Unix(0, b.leased)
+				}
 				if e.out != nil {
 					view.Seq = e.out.seq
 				}

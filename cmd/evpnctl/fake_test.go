@@ -101,6 +101,7 @@ func (inspect) GetStatus(context.Context, *evpnv1.GetStatusRequest) (*evpnv1.Get
 				NeighborsLocal: 1, NeighborsRemote: 2, RoutesReceived: 5, RoutesRefused: 1, RoutesAdvertised: 3,
 			},
 			ConfigPath: "/etc/evpnd/evpnd.yaml", ConfigLoaded: ago(76 * time.Hour), LogLevel: "info",
+			Snooping:   &evpnv1.Snooping{Ports: 1, Rate: 2000},
 			LastReload: &evpnv1.Reload{Time: ago(time.Hour), Error: "[3:1] unknown field \"asm\""},
 		},
 	}, nil
@@ -135,6 +136,10 @@ func (inspect) ListVNIs(_ context.Context, r *evpnv1.ListVNIsRequest) (*evpnv1.L
 			ArpSuppression: true, RequestsAnswered: 8120, RequestsUnknown: 31,
 			ImportRts: []string{"*:100", "*:268435556"}, ExportRts: []string{"65000:100"}, Vteps: 2, MacsLocal: 1,
 			MacsRemote: 2, NeighborsLocal: 1, NeighborsRemote: 2, Since: ago(76 * time.Hour),
+			SnoopedPorts: []*evpnv1.SnoopedPort{
+				{Port: "tap1", Reading: true, Frames: []*evpnv1.SnoopCount{{Proto: "arp", Verdict: "accepted", Frames: 12}}},
+				{Port: "tap2"},
+			},
 		},
 		{
 			Vni: 200, State: "fault", Device: "vxlan200", Bridge: "br200", Vlan: 20, Since: ago(5 * time.Second),

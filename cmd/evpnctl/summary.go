@@ -153,6 +153,7 @@ func (c *cli) printStatus(s *evpnv1.Status) error {
 		{"repaired", fmt.Sprintf("%d entries, %d resyncs", k.GetRepaired(), k.GetResyncs())},
 		{"last read back", when(k.GetLastReadBack())},
 		{"nexthops", k.GetNexthopMode()},
+		{"snooping", snoopingWord(s.GetSnooping())},
 		{"configuration", s.GetConfigPath()},
 		{"loaded", when(s.GetConfigLoaded())},
 		{"last reload", reloadWord(s.GetLastReload())},
@@ -164,6 +165,17 @@ func (c *cli) printStatus(s *evpnv1.Status) error {
 		return err
 	}
 	return c.print("%s", b.Bytes())
+}
+
+func snoopingWord(s *evpnv1.Snooping) string {
+	if s == nil {
+		return ""
+	}
+	word := fmt.Sprintf("ports: %d, frames/s of each: %d at most", s.Ports, s.Rate)
+	if s.Reason != "" {
+		word += ": " + s.Reason
+	}
+	return word
 }
 
 func reloadWord(r *evpnv1.Reload) string {

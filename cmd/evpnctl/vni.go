@@ -25,6 +25,7 @@ func (c *cli) vniCommand() *cobra.Command {
 			text("REQUESTS(A/U/F)", requests),
 			text("FAULTS", func(v item) string { return fmt.Sprint(len(v.Faults)) }),
 			elapsed("SINCE", item.GetSince).wide(),
+			text("SNOOPED", func(v item) string { return snoopedPorts(v.SnoopedPorts) }).wide(),
 			text("VTEP", item.GetVtep).wide(),
 			text("RD", item.GetRd).wide(),
 			list("IMPORT", item.GetImportRts).wide(),
@@ -44,7 +45,8 @@ func (c *cli) vniCommand() *cobra.Command {
 
 L/R counts what is local and what is remote. SUPPRESS: the bridge answers ARP and ND for remote hosts. REQUESTS are those of
 local hosts: answered here for remote ones, flooded because nobody is known to have the address (unknown), and flooded
-because there is no suppression. Faults are told below the table, in plain words.`,
+because there is no suppression. SNOOPED is how many of the ports whose frames are wanted are read; -o json has the frames of
+each port by what became of them. Faults are told below the table, in plain words.`,
 		Example: "  evpnctl show vni\n  evpnctl show vni 100 -o wide\n  evpnctl show evpn vni json",
 	}, t, "vni")
 }
@@ -53,6 +55,16 @@ func pair(local, remote uint32) string { return fmt.Sprintf("%d/%d", local, remo
 
 func requests(v *evpnv1.VNI) string {
 	return fmt.Sprintf("%d/%d/%d", v.GetRequestsAnswered(), v.GetRequestsUnknown(), v.GetRequestsFlooded())
+}
+
+func snoopedPorts(ports []*evpnv1.SnoopedPort) string {
+	reading := uint32(0)
+	for _, p := range ports {
+		if p.Reading {
+			reading++
+		}
+	}
+	return pair(reading, uint32(len(ports)))
 }
 
 func faults(vnis []*evpnv1.VNI) []string {

@@ -54,6 +54,7 @@ peers:
 dynamic-peers: []
 vnis: {100: {export: ["65000:777"]}, 300: {off: true}}
 snooping: false
+snooping-rate: 100
 manage-devices: true
 log: {level: info}
 `)
@@ -64,7 +65,7 @@ log: {level: info}
 	want := []string{
 		"peer 10.0.0.1 removed", "peer 10.0.0.2 changed", "peer 10.0.0.10 added",
 		"VNI 100 changed", "VNI 200 removed", "VNI 300 added",
-		"snooping changed", "manage-devices changed", "log level changed",
+		"snooping changed", "snooping-rate changed", "manage-devices changed", "log level changed",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("changes (-want +got):\n%s", d)
@@ -74,7 +75,7 @@ log: {level: info}
 		t.Errorf("BGP has %d peers", n)
 	}
 	c.kernel.mu.Lock()
-	if opts := c.kernel.reconfigured[len(c.kernel.reconfigured)-1]; opts.Snoop || !opts.Manage || !opts.VNIs[300].Off {
+	if opts := c.kernel.reconfigured[len(c.kernel.reconfigured)-1]; opts.Snoop || opts.SnoopRate != 100 || !opts.Manage || !opts.VNIs[300].Off {
 		t.Errorf("the dataplane has %+v", opts)
 	}
 	c.kernel.mu.Unlock()

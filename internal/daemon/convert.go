@@ -144,7 +144,7 @@ func protoNeighbor(v evpn.NeighborView) *evpnv1.Neighbor {
 	p := &evpnv1.Neighbor{
 		Vni: uint32(v.VNI), Ip: text(v.IP), Mac: v.MAC.String(), Origin: originOf(v.Local), Vtep: text(v.VTEP), Port: printable(v.Port),
 		Sequence: v.Seq, Sticky: v.Sticky, Router: v.Router, Announced: v.Announced, Since: timestamp(v.Since),
-		Duplicate: protoDuplicate(v.Duplicate),
+		Duplicate: protoDuplicate(v.Duplicate), LeaseEnd: timestamp(v.LeaseEnd),
 	}
 	if !v.Local {
 		p.Kernel = protoKernel(v.Kernel)

@@ -147,7 +147,11 @@ func (k *mapKernel) Status() dataplane.Status {
 	}
 	return dataplane.Status{
 		Nexthops: true, Overruns: 2, Resyncs: 1, NotMade: map[evpn.VNI]string{200: "vxlan200 not made: rename the other one"},
-		Snoop: dataplane.SnoopStatus{Ports: 5, Packets: []dataplane.SnoopCount{
+		Snoop: dataplane.SnoopStatus{Ports: 5, Rate: 700, Off: "no right", Each: []dataplane.SnoopedPort{
+			{Port: "tap1", VNIs: []evpn.VNI{100}, Reading: true, Packets: []dataplane.SnoopCount{{Proto: "dhcp", Verdict: "unasked", Packets: 4}}},
+			{Port: "tap2", VNIs: []evpn.VNI{100, 200}},
+			{Port: "tap3", VNIs: []evpn.VNI{200}},
+		}, Packets: []dataplane.SnoopCount{
 			{Proto: "arp", Verdict: "accepted", Packets: 9}, {Proto: "nd", Verdict: "spoofed", Packets: 1},
 		}},
 		Questions: []dataplane.QuestionCount{{VNI: 100, Answered: 7, Unknown: 2, Flooded: 1}},

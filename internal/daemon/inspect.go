@@ -87,7 +87,7 @@ func (s *inspect) GetStatus(ctx context.Context, _ *evpnv1.GetStatusRequest) (*e
 		Started: timestamppb.New(s.d.started), Uptime: durationpb.New(at.AsTime().Sub(s.d.started)),
 		KernelInSync: t.InSync(), Kernel: s.kernel(t), Counts: s.counts(t, peers),
 		ConfigPath: s.d.opts.ConfigPath, ConfigLoaded: timestamppb.New(loaded), LastReload: reload,
-		LogLevel: levelName(s.d.log.GetLevel()),
+		LogLevel: levelName(s.d.log.GetLevel()), Snooping: protoSnooping(s.d.kernel.Status().Snoop),
 	}}, nil
 }
 
@@ -148,6 +148,7 @@ func (s *inspect) ListVNIs(ctx context.Context, req *evpnv1.ListVNIsRequest) (*e
 			v.Faults = append(v.Faults, printable(why))
 		}
 		if req.Vni == 0 || v.Vni == req.Vni {
+			v.SnoopedPorts = snoopedPorts(devices.Snoop.Each, evpn.VNI(v.Vni))
 			resp.Vnis = append(resp.Vnis, v)
 		}
 	}

@@ -56,7 +56,8 @@ func (c *client) populate() {
 	moved.SetExtComms(string(evpn.AppendMobility([]byte(moved.ExtComms), 3, false)))
 	moved.ASPath, moved.ClusterList, moved.OriginatorID, moved.Communities = "\x02\x01\x00\x00\xfd\xe9\x01\x02\x00\x00\x00\x01\x00\x00\x00\x02", "\x0a\x00\x00\x09", vtep3, "\xfd\xe8\x00\x07"
 	c.kernel.refuse(fdbKey(100, macC), errors.New("vxlan100 has a row of somebody else"), true)
-	c.report(attached(100), faulty, hasMAC(100, macA), hasIP(100, ipA, macA), evpn.Synced{})
+	lease := evpn.LocalIP{VNI: 100, IP: ipA, MAC: macA, Source: evpn.WitnessDHCP, Port: "tap1", Lease: time.Hour}
+	c.report(attached(100), faulty, hasMAC(100, macA), hasIP(100, ipA, macA), lease, evpn.Synced{})
 	c.report(
 		peerUp(peer2), macRoute(peer2, 100, vtep3, macB, netip.Addr{}),
 		peerUp(peer1), imetRoute(peer1, 100, vtep2),
@@ -125,7 +126,7 @@ func steady(v any) any {
 	case map[string]any:
 		for key, value := range v {
 			switch key {
-			case "asOf", "started", "uptime", "configLoaded", "lastReadBack", "since", "received":
+			case "asOf", "started", "uptime", "configLoaded", "lastReadBack", "since", "received", "leaseEnd":
 				if value != "2026-03-01T12:00:00Z" {
 					v[key] = "*"
 				}

@@ -79,7 +79,7 @@ var (
 	metricOverruns = counter("evpn_netlink_overruns_total", "Times the kernel dropped notifications.")
 	metricUnread   = counter("evpn_netlink_malformed_total", "Notifications that could not be read.")
 	metricQueue    = gauge("evpn_queue_depth", "What waits: facts in batches, kernel entries, routes for BGP.", "queue")
-	metricSnooped  = counter("evpn_snoop_packets_total", "ARP and ND frames of local hosts by protocol and verdict.", "proto", "verdict")
+	metricSnooped  = counter("evpn_snoop_packets_total", "ARP, ND and DHCP frames of local hosts by protocol and verdict.", "proto", "verdict")
 	metricRequests = counter("evpn_arp_nd_requests_total", "ARP and ND requests of local hosts by VNI: answered here for remote hosts, unknown (suppression is on, flooded), flooded (suppression is off).", "vni", "result")
 	metricSuppress = gauge("evpn_arp_suppression", "1 for a VNI whose bridge answers ARP and ND for remote hosts, else 0.", "vni")
 	metricSnooping = gauge("evpn_snoop_ports", "Access ports whose frames are read.")

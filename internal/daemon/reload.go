@@ -151,6 +151,7 @@ func differences(a, b *config.Config) []string {
 		{"auto-vnis", a.AutoVNIs == b.AutoVNIs},
 		{"duplicates", a.Duplicates == b.Duplicates},
 		{"snooping", a.Snooping == b.Snooping},
+		{"snooping-rate", a.SnoopingRate == b.SnoopingRate},
 		{"arp-suppression", reflect.DeepEqual(a.ARPSuppression, b.ARPSuppression)},
 		{"manage-devices", a.ManageDevices == b.ManageDevices},
 		{"log level", a.Log.Level == b.Log.Level},

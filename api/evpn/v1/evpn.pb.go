@@ -134,6 +134,7 @@ type Status struct {
 	ConfigLoaded  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=config_loaded,json=configLoaded,proto3" json:"config_loaded,omitempty"` // when the configuration in force was read
 	LastReload    *Reload                `protobuf:"bytes,12,opt,name=last_reload,json=lastReload,proto3" json:"last_reload,omitempty"`       // unset before the first reload
 	LogLevel      string                 `protobuf:"bytes,13,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`             // error, warn, info, debug
+	Snooping      *Snooping              `protobuf:"bytes,30,opt,name=snooping,proto3" json:"snooping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +260,82 @@ func (x *Status) GetLogLevel() string {
 	return ""
 }
 
+func (x *Status) GetSnooping() *Snooping {
+	if x != nil {
+		return x.Snooping
+	}
+	return nil
+}
+
+// Snooping says whether the frames of local hosts are read.
+type Snooping struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ports         uint32                 `protobuf:"varint,1,opt,name=ports,proto3" json:"ports,omitempty"`  // access ports that are read
+	Rate          uint32                 `protobuf:"varint,2,opt,name=rate,proto3" json:"rate,omitempty"`    // frames that each may send in a second
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why none can be read; "": they can
+	Frames        []*SnoopCount          `protobuf:"bytes,4,rep,name=frames,proto3" json:"frames,omitempty"` // of all ports, since the start
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snooping) Reset() {
+	*x = Snooping{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snooping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snooping) ProtoMessage() {}
+
+func (x *Snooping) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snooping.ProtoReflect.Descriptor instead.
+func (*Snooping) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Snooping) GetPorts() uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return 0
+}
+
+func (x *Snooping) GetRate() uint32 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Snooping) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Snooping) GetFrames() []*SnoopCount {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
 // Kernel says how the kernel's tables stand to what we want in them.
 type Kernel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -276,7 +353,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[3]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +365,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[3]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +378,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{3}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Kernel) GetNexthopMode() string {
@@ -381,7 +458,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +470,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +483,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{4}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Counts) GetPeers() uint32 {
@@ -505,7 +582,7 @@ type Reload struct {
 
 func (x *Reload) Reset() {
 	*x = Reload{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +594,7 @@ func (x *Reload) String() string {
 func (*Reload) ProtoMessage() {}
 
 func (x *Reload) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +607,7 @@ func (x *Reload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reload.ProtoReflect.Descriptor instead.
 func (*Reload) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{5}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Reload) GetTime() *timestamppb.Timestamp {
@@ -563,7 +640,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +652,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +665,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{6}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPeersRequest) GetAddress() string {
@@ -608,7 +685,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +697,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +710,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{7}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -678,7 +755,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +767,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +780,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{8}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Peer) GetAddress() string {
@@ -854,7 +931,7 @@ type PeerCounters struct {
 
 func (x *PeerCounters) Reset() {
 	*x = PeerCounters{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +943,7 @@ func (x *PeerCounters) String() string {
 func (*PeerCounters) ProtoMessage() {}
 
 func (x *PeerCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +956,7 @@ func (x *PeerCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerCounters.ProtoReflect.Descriptor instead.
 func (*PeerCounters) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{9}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PeerCounters) GetUpdatesReceived() uint64 {
@@ -933,7 +1010,7 @@ type ListVNIsRequest struct {
 
 func (x *ListVNIsRequest) Reset() {
 	*x = ListVNIsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1022,7 @@ func (x *ListVNIsRequest) String() string {
 func (*ListVNIsRequest) ProtoMessage() {}
 
 func (x *ListVNIsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1035,7 @@ func (x *ListVNIsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVNIsRequest.ProtoReflect.Descriptor instead.
 func (*ListVNIsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{10}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListVNIsRequest) GetVni() uint32 {
@@ -978,7 +1055,7 @@ type ListVNIsResponse struct {
 
 func (x *ListVNIsResponse) Reset() {
 	*x = ListVNIsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1067,7 @@ func (x *ListVNIsResponse) String() string {
 func (*ListVNIsResponse) ProtoMessage() {}
 
 func (x *ListVNIsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1080,7 @@ func (x *ListVNIsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVNIsResponse.ProtoReflect.Descriptor instead.
 func (*ListVNIsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{11}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVNIsResponse) GetVnis() []*VNI {
@@ -1046,13 +1123,14 @@ type VNI struct {
 	RequestsAnswered uint64                 `protobuf:"varint,19,opt,name=requests_answered,json=requestsAnswered,proto3" json:"requests_answered,omitempty"` // of ARP and ND requests of local hosts: for remote hosts, answered here
 	RequestsUnknown  uint64                 `protobuf:"varint,20,opt,name=requests_unknown,json=requestsUnknown,proto3" json:"requests_unknown,omitempty"`    // flooded: nobody is known to have the address
 	RequestsFlooded  uint64                 `protobuf:"varint,21,opt,name=requests_flooded,json=requestsFlooded,proto3" json:"requests_flooded,omitempty"`    // flooded: there is no suppression
+	SnoopedPorts     []*SnoopedPort         `protobuf:"bytes,30,rep,name=snooped_ports,json=snoopedPorts,proto3" json:"snooped_ports,omitempty"`              // access ports of the bridge whose frames are wanted
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VNI) Reset() {
 	*x = VNI{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1142,7 @@ func (x *VNI) String() string {
 func (*VNI) ProtoMessage() {}
 
 func (x *VNI) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1155,7 @@ func (x *VNI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNI.ProtoReflect.Descriptor instead.
 func (*VNI) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{12}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VNI) GetVni() uint32 {
@@ -1227,6 +1305,135 @@ func (x *VNI) GetRequestsFlooded() uint64 {
 	return 0
 }
 
+func (x *VNI) GetSnoopedPorts() []*SnoopedPort {
+	if x != nil {
+		return x.SnoopedPorts
+	}
+	return nil
+}
+
+// SnoopedPort says what is read off one access port.
+type SnoopedPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          string                 `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	Reading       bool                   `protobuf:"varint,2,opt,name=reading,proto3" json:"reading,omitempty"` // false: the ring is not made yet, or could not be
+	Frames        []*SnoopCount          `protobuf:"bytes,3,rep,name=frames,proto3" json:"frames,omitempty"`    // since the port came
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnoopedPort) Reset() {
+	*x = SnoopedPort{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnoopedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnoopedPort) ProtoMessage() {}
+
+func (x *SnoopedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnoopedPort.ProtoReflect.Descriptor instead.
+func (*SnoopedPort) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnoopedPort) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *SnoopedPort) GetReading() bool {
+	if x != nil {
+		return x.Reading
+	}
+	return false
+}
+
+func (x *SnoopedPort) GetFrames() []*SnoopCount {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
+// SnoopCount counts frames of one kind.
+type SnoopCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proto         string                 `protobuf:"bytes,1,opt,name=proto,proto3" json:"proto,omitempty"`     // arp, rarp, nd, dhcp, dhcpv6; other: those the ring had no room for
+	Verdict       string                 `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"` // accepted, malformed, spoofed, tagged, server, relayed, unasked, limited, lost
+	Frames        uint64                 `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnoopCount) Reset() {
+	*x = SnoopCount{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnoopCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnoopCount) ProtoMessage() {}
+
+func (x *SnoopCount) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnoopCount.ProtoReflect.Descriptor instead.
+func (*SnoopCount) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SnoopCount) GetProto() string {
+	if x != nil {
+		return x.Proto
+	}
+	return ""
+}
+
+func (x *SnoopCount) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *SnoopCount) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
 type ListVTEPsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`  // 0: all
@@ -1237,7 +1444,7 @@ type ListVTEPsRequest struct {
 
 func (x *ListVTEPsRequest) Reset() {
 	*x = ListVTEPsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1456,7 @@ func (x *ListVTEPsRequest) String() string {
 func (*ListVTEPsRequest) ProtoMessage() {}
 
 func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1469,7 @@ func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsRequest.ProtoReflect.Descriptor instead.
 func (*ListVTEPsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{13}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListVTEPsRequest) GetVni() uint32 {
@@ -1289,7 +1496,7 @@ type ListVTEPsResponse struct {
 
 func (x *ListVTEPsResponse) Reset() {
 	*x = ListVTEPsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1508,7 @@ func (x *ListVTEPsResponse) String() string {
 func (*ListVTEPsResponse) ProtoMessage() {}
 
 func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1521,7 @@ func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsResponse.ProtoReflect.Descriptor instead.
 func (*ListVTEPsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{14}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListVTEPsResponse) GetVteps() []*VTEP {
@@ -1349,7 +1556,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1568,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1581,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{15}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VTEP) GetVni() uint32 {
@@ -1454,7 +1661,7 @@ type ListMACsRequest struct {
 
 func (x *ListMACsRequest) Reset() {
 	*x = ListMACsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1673,7 @@ func (x *ListMACsRequest) String() string {
 func (*ListMACsRequest) ProtoMessage() {}
 
 func (x *ListMACsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1686,7 @@ func (x *ListMACsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMACsRequest.ProtoReflect.Descriptor instead.
 func (*ListMACsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{16}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListMACsRequest) GetVni() uint32 {
@@ -1534,7 +1741,7 @@ type ListMACsResponse struct {
 
 func (x *ListMACsResponse) Reset() {
 	*x = ListMACsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1753,7 @@ func (x *ListMACsResponse) String() string {
 func (*ListMACsResponse) ProtoMessage() {}
 
 func (x *ListMACsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1766,7 @@ func (x *ListMACsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMACsResponse.ProtoReflect.Descriptor instead.
 func (*ListMACsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{17}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMACsResponse) GetMacs() []*MAC {
@@ -1602,7 +1809,7 @@ type MAC struct {
 
 func (x *MAC) Reset() {
 	*x = MAC{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1821,7 @@ func (x *MAC) String() string {
 func (*MAC) ProtoMessage() {}
 
 func (x *MAC) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1834,7 @@ func (x *MAC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MAC.ProtoReflect.Descriptor instead.
 func (*MAC) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{18}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MAC) GetVni() uint32 {
@@ -1762,7 +1969,7 @@ type Duplicate struct {
 
 func (x *Duplicate) Reset() {
 	*x = Duplicate{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1774,7 +1981,7 @@ func (x *Duplicate) String() string {
 func (*Duplicate) ProtoMessage() {}
 
 func (x *Duplicate) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1787,7 +1994,7 @@ func (x *Duplicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Duplicate.ProtoReflect.Descriptor instead.
 func (*Duplicate) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{19}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Duplicate) GetSince() *timestamppb.Timestamp {
@@ -1832,7 +2039,7 @@ type ListNeighborsRequest struct {
 
 func (x *ListNeighborsRequest) Reset() {
 	*x = ListNeighborsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2051,7 @@ func (x *ListNeighborsRequest) String() string {
 func (*ListNeighborsRequest) ProtoMessage() {}
 
 func (x *ListNeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2064,7 @@ func (x *ListNeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighborsRequest.ProtoReflect.Descriptor instead.
 func (*ListNeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{20}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListNeighborsRequest) GetVni() uint32 {
@@ -1912,7 +2119,7 @@ type ListNeighborsResponse struct {
 
 func (x *ListNeighborsResponse) Reset() {
 	*x = ListNeighborsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2131,7 @@ func (x *ListNeighborsResponse) String() string {
 func (*ListNeighborsResponse) ProtoMessage() {}
 
 func (x *ListNeighborsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2144,7 @@ func (x *ListNeighborsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighborsResponse.ProtoReflect.Descriptor instead.
 func (*ListNeighborsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{21}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListNeighborsResponse) GetNeighbors() []*Neighbor {
@@ -1956,28 +2163,30 @@ func (x *ListNeighborsResponse) GetAsOf() *timestamppb.Timestamp {
 
 // Neighbor is one ARP or ND binding of a VNI, with the MAC that was chosen.
 type Neighbor struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
-	Ip            string                 `protobuf:"bytes,2,opt,name=ip,proto3" json:"ip,omitempty"`
-	Mac           string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
-	Origin        string                 `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"` // local, remote
-	Vtep          string                 `protobuf:"bytes,5,opt,name=vtep,proto3" json:"vtep,omitempty"`     // remote: the VTEP it is behind
-	Port          string                 `protobuf:"bytes,6,opt,name=port,proto3" json:"port,omitempty"`     // local: the bridge port of its MAC
-	Sequence      uint32                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Sticky        bool                   `protobuf:"varint,8,opt,name=sticky,proto3" json:"sticky,omitempty"`
-	Router        bool                   `protobuf:"varint,9,opt,name=router,proto3" json:"router,omitempty"`         // IPv6 router flag (RFC 9047)
-	Announced     bool                   `protobuf:"varint,10,opt,name=announced,proto3" json:"announced,omitempty"`  // we announce it
-	Kernel        *KernelEntry           `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`         // remote: our neighbour entry; unset for local bindings
-	Since         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`           // when this binding was chosen
-	Candidates    []*Candidate           `protobuf:"bytes,13,rep,name=candidates,proto3" json:"candidates,omitempty"` // best first; only on request
-	Duplicate     *Duplicate             `protobuf:"bytes,20,opt,name=duplicate,proto3" json:"duplicate,omitempty"`   // two hosts have it; unset: they do not
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Vni        uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Ip         string                 `protobuf:"bytes,2,opt,name=ip,proto3" json:"ip,omitempty"`
+	Mac        string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
+	Origin     string                 `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"` // local, remote
+	Vtep       string                 `protobuf:"bytes,5,opt,name=vtep,proto3" json:"vtep,omitempty"`     // remote: the VTEP it is behind
+	Port       string                 `protobuf:"bytes,6,opt,name=port,proto3" json:"port,omitempty"`     // local: the bridge port of its MAC
+	Sequence   uint32                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sticky     bool                   `protobuf:"varint,8,opt,name=sticky,proto3" json:"sticky,omitempty"`
+	Router     bool                   `protobuf:"varint,9,opt,name=router,proto3" json:"router,omitempty"`         // IPv6 router flag (RFC 9047)
+	Announced  bool                   `protobuf:"varint,10,opt,name=announced,proto3" json:"announced,omitempty"`  // we announce it
+	Kernel     *KernelEntry           `protobuf:"bytes,11,opt,name=kernel,proto3" json:"kernel,omitempty"`         // remote: our neighbour entry; unset for local bindings
+	Since      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`           // when this binding was chosen
+	Candidates []*Candidate           `protobuf:"bytes,13,rep,name=candidates,proto3" json:"candidates,omitempty"` // best first; only on request
+	Duplicate  *Duplicate             `protobuf:"bytes,20,opt,name=duplicate,proto3" json:"duplicate,omitempty"`   // two hosts have it; unset: they do not
+	// when the lease of a local host ends, as DHCP frames tell; unset: none is known
+	LeaseEnd      *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=lease_end,json=leaseEnd,proto3" json:"lease_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2198,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2211,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{22}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Neighbor) GetVni() uint32 {
@@ -2103,6 +2312,13 @@ func (x *Neighbor) GetDuplicate() *Duplicate {
 	return nil
 }
 
+func (x *Neighbor) GetLeaseEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LeaseEnd
+	}
+	return nil
+}
+
 // KernelEntry says how one wanted kernel entry stands.
 type KernelEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2116,7 +2332,7 @@ type KernelEntry struct {
 
 func (x *KernelEntry) Reset() {
 	*x = KernelEntry{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2344,7 @@ func (x *KernelEntry) String() string {
 func (*KernelEntry) ProtoMessage() {}
 
 func (x *KernelEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2357,7 @@ func (x *KernelEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelEntry.ProtoReflect.Descriptor instead.
 func (*KernelEntry) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{23}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *KernelEntry) GetState() string {
@@ -2178,7 +2394,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2406,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2419,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{24}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Candidate) GetChosen() bool {
@@ -2298,7 +2514,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2526,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2539,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{25}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListRoutesRequest) GetType() uint32 {
@@ -2385,7 +2601,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +2613,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,7 +2626,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{26}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2471,7 +2687,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2699,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2712,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{27}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Route) GetType() uint32 {
@@ -2757,7 +2973,7 @@ type PMSI struct {
 
 func (x *PMSI) Reset() {
 	*x = PMSI{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2985,7 @@ func (x *PMSI) String() string {
 func (*PMSI) ProtoMessage() {}
 
 func (x *PMSI) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2998,7 @@ func (x *PMSI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PMSI.ProtoReflect.Descriptor instead.
 func (*PMSI) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{28}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PMSI) GetTunnel() string {
@@ -2821,7 +3037,7 @@ type DiagnoseRequest struct {
 
 func (x *DiagnoseRequest) Reset() {
 	*x = DiagnoseRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +3049,7 @@ func (x *DiagnoseRequest) String() string {
 func (*DiagnoseRequest) ProtoMessage() {}
 
 func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3062,7 @@ func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
 func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
 }
 
 type DiagnoseResponse struct {
@@ -2864,7 +3080,7 @@ type DiagnoseResponse struct {
 
 func (x *DiagnoseResponse) Reset() {
 	*x = DiagnoseResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3092,7 @@ func (x *DiagnoseResponse) String() string {
 func (*DiagnoseResponse) ProtoMessage() {}
 
 func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3105,7 @@ func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
 func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DiagnoseResponse) GetFaults() []*Fault {
@@ -2950,7 +3166,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3178,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3191,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Fault) GetCode() string {
@@ -3035,7 +3251,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3263,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3060,7 +3276,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
 }
 
 type ReloadResponse struct {
@@ -3072,7 +3288,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3084,7 +3300,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3097,7 +3313,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReloadResponse) GetChanges() []string {
@@ -3117,7 +3333,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3129,7 +3345,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3142,7 +3358,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -3167,7 +3383,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3395,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3408,7 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
 }
 
 type ClearDuplicateRequest struct {
@@ -3206,7 +3422,7 @@ type ClearDuplicateRequest struct {
 
 func (x *ClearDuplicateRequest) Reset() {
 	*x = ClearDuplicateRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +3434,7 @@ func (x *ClearDuplicateRequest) String() string {
 func (*ClearDuplicateRequest) ProtoMessage() {}
 
 func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +3447,7 @@ func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ClearDuplicateRequest) GetVni() uint32 {
@@ -3264,7 +3480,7 @@ type ClearDuplicateResponse struct {
 
 func (x *ClearDuplicateResponse) Reset() {
 	*x = ClearDuplicateResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3492,7 @@ func (x *ClearDuplicateResponse) String() string {
 func (*ClearDuplicateResponse) ProtoMessage() {}
 
 func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3505,7 @@ func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ClearDuplicateResponse) GetCleared() uint32 {
@@ -3308,7 +3524,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +3536,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +3549,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3352,7 +3568,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3364,7 +3580,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3377,7 +3593,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -3395,7 +3611,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x10GetStatusRequest\"m\n" +
 	"\x11GetStatusResponse\x12'\n" +
 	"\x06status\x18\x01 \x01(\v2\x0f.evpn.v1.StatusR\x06status\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xf7\x03\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xa6\x04\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03asn\x18\x02 \x01(\rR\x03asn\x12\x1b\n" +
@@ -3412,7 +3628,13 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\rconfig_loaded\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fconfigLoaded\x120\n" +
 	"\vlast_reload\x18\f \x01(\v2\x0f.evpn.v1.ReloadR\n" +
 	"lastReload\x12\x1b\n" +
-	"\tlog_level\x18\r \x01(\tR\blogLevel\"\x8d\x02\n" +
+	"\tlog_level\x18\r \x01(\tR\blogLevel\x12-\n" +
+	"\bsnooping\x18\x1e \x01(\v2\x11.evpn.v1.SnoopingR\bsnooping\"y\n" +
+	"\bSnooping\x12\x14\n" +
+	"\x05ports\x18\x01 \x01(\rR\x05ports\x12\x12\n" +
+	"\x04rate\x18\x02 \x01(\rR\x04rate\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
+	"\x06frames\x18\x04 \x03(\v2\x13.evpn.v1.SnoopCountR\x06frames\"\x8d\x02\n" +
 	"\x06Kernel\x12!\n" +
 	"\fnexthop_mode\x18\x01 \x01(\tR\vnexthopMode\x12\x16\n" +
 	"\x06wanted\x18\x02 \x01(\rR\x06wanted\x12\x1c\n" +
@@ -3481,7 +3703,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\"e\n" +
 	"\x10ListVNIsResponse\x12 \n" +
 	"\x04vnis\x18\x01 \x03(\v2\f.evpn.v1.VNIR\x04vnis\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\x92\x05\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xcd\x05\n" +
 	"\x03VNI\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -3509,7 +3731,17 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x0farp_suppression\x18\x12 \x01(\bR\x0earpSuppression\x12+\n" +
 	"\x11requests_answered\x18\x13 \x01(\x04R\x10requestsAnswered\x12)\n" +
 	"\x10requests_unknown\x18\x14 \x01(\x04R\x0frequestsUnknown\x12)\n" +
-	"\x10requests_flooded\x18\x15 \x01(\x04R\x0frequestsFlooded\"8\n" +
+	"\x10requests_flooded\x18\x15 \x01(\x04R\x0frequestsFlooded\x129\n" +
+	"\rsnooped_ports\x18\x1e \x03(\v2\x14.evpn.v1.SnoopedPortR\fsnoopedPorts\"h\n" +
+	"\vSnoopedPort\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x18\n" +
+	"\areading\x18\x02 \x01(\bR\areading\x12+\n" +
+	"\x06frames\x18\x03 \x03(\v2\x13.evpn.v1.SnoopCountR\x06frames\"T\n" +
+	"\n" +
+	"SnoopCount\x12\x14\n" +
+	"\x05proto\x18\x01 \x01(\tR\x05proto\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\"8\n" +
 	"\x10ListVTEPsRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
 	"\x04vtep\x18\x02 \x01(\tR\x04vtep\"i\n" +
@@ -3578,7 +3810,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"candidates\"y\n" +
 	"\x15ListNeighborsResponse\x12/\n" +
 	"\tneighbors\x18\x01 \x03(\v2\x11.evpn.v1.NeighborR\tneighbors\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xae\x03\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xe7\x03\n" +
 	"\bNeighbor\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x10\n" +
@@ -3596,7 +3828,8 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\r \x03(\v2\x12.evpn.v1.CandidateR\n" +
 	"candidates\x120\n" +
-	"\tduplicate\x18\x14 \x01(\v2\x12.evpn.v1.DuplicateR\tduplicate\";\n" +
+	"\tduplicate\x18\x14 \x01(\v2\x12.evpn.v1.DuplicateR\tduplicate\x127\n" +
+	"\tlease_end\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\bleaseEnd\";\n" +
 	"\vKernelEntry\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x97\x02\n" +
@@ -3729,125 +3962,133 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
 	(*Status)(nil),                 // 2: evpn.v1.Status
-	(*Kernel)(nil),                 // 3: evpn.v1.Kernel
-	(*Counts)(nil),                 // 4: evpn.v1.Counts
-	(*Reload)(nil),                 // 5: evpn.v1.Reload
-	(*ListPeersRequest)(nil),       // 6: evpn.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 7: evpn.v1.ListPeersResponse
-	(*Peer)(nil),                   // 8: evpn.v1.Peer
-	(*PeerCounters)(nil),           // 9: evpn.v1.PeerCounters
-	(*ListVNIsRequest)(nil),        // 10: evpn.v1.ListVNIsRequest
-	(*ListVNIsResponse)(nil),       // 11: evpn.v1.ListVNIsResponse
-	(*VNI)(nil),                    // 12: evpn.v1.VNI
-	(*ListVTEPsRequest)(nil),       // 13: evpn.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),      // 14: evpn.v1.ListVTEPsResponse
-	(*VTEP)(nil),                   // 15: evpn.v1.VTEP
-	(*ListMACsRequest)(nil),        // 16: evpn.v1.ListMACsRequest
-	(*ListMACsResponse)(nil),       // 17: evpn.v1.ListMACsResponse
-	(*MAC)(nil),                    // 18: evpn.v1.MAC
-	(*Duplicate)(nil),              // 19: evpn.v1.Duplicate
-	(*ListNeighborsRequest)(nil),   // 20: evpn.v1.ListNeighborsRequest
-	(*ListNeighborsResponse)(nil),  // 21: evpn.v1.ListNeighborsResponse
-	(*Neighbor)(nil),               // 22: evpn.v1.Neighbor
-	(*KernelEntry)(nil),            // 23: evpn.v1.KernelEntry
-	(*Candidate)(nil),              // 24: evpn.v1.Candidate
-	(*ListRoutesRequest)(nil),      // 25: evpn.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),     // 26: evpn.v1.ListRoutesResponse
-	(*Route)(nil),                  // 27: evpn.v1.Route
-	(*PMSI)(nil),                   // 28: evpn.v1.PMSI
-	(*DiagnoseRequest)(nil),        // 29: evpn.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),       // 30: evpn.v1.DiagnoseResponse
-	(*Fault)(nil),                  // 31: evpn.v1.Fault
-	(*ReloadRequest)(nil),          // 32: evpn.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 33: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),       // 34: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),      // 35: evpn.v1.ClearPeerResponse
-	(*ClearDuplicateRequest)(nil),  // 36: evpn.v1.ClearDuplicateRequest
-	(*ClearDuplicateResponse)(nil), // 37: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 38: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 39: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
+	(*Snooping)(nil),               // 3: evpn.v1.Snooping
+	(*Kernel)(nil),                 // 4: evpn.v1.Kernel
+	(*Counts)(nil),                 // 5: evpn.v1.Counts
+	(*Reload)(nil),                 // 6: evpn.v1.Reload
+	(*ListPeersRequest)(nil),       // 7: evpn.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 8: evpn.v1.ListPeersResponse
+	(*Peer)(nil),                   // 9: evpn.v1.Peer
+	(*PeerCounters)(nil),           // 10: evpn.v1.PeerCounters
+	(*ListVNIsRequest)(nil),        // 11: evpn.v1.ListVNIsRequest
+	(*ListVNIsResponse)(nil),       // 12: evpn.v1.ListVNIsResponse
+	(*VNI)(nil),                    // 13: evpn.v1.VNI
+	(*SnoopedPort)(nil),            // 14: evpn.v1.SnoopedPort
+	(*SnoopCount)(nil),             // 15: evpn.v1.SnoopCount
+	(*ListVTEPsRequest)(nil),       // 16: evpn.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),      // 17: evpn.v1.ListVTEPsResponse
+	(*VTEP)(nil),                   // 18: evpn.v1.VTEP
+	(*ListMACsRequest)(nil),        // 19: evpn.v1.ListMACsRequest
+	(*ListMACsResponse)(nil),       // 20: evpn.v1.ListMACsResponse
+	(*MAC)(nil),                    // 21: evpn.v1.MAC
+	(*Duplicate)(nil),              // 22: evpn.v1.Duplicate
+	(*ListNeighborsRequest)(nil),   // 23: evpn.v1.ListNeighborsRequest
+	(*ListNeighborsResponse)(nil),  // 24: evpn.v1.ListNeighborsResponse
+	(*Neighbor)(nil),               // 25: evpn.v1.Neighbor
+	(*KernelEntry)(nil),            // 26: evpn.v1.KernelEntry
+	(*Candidate)(nil),              // 27: evpn.v1.Candidate
+	(*ListRoutesRequest)(nil),      // 28: evpn.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),     // 29: evpn.v1.ListRoutesResponse
+	(*Route)(nil),                  // 30: evpn.v1.Route
+	(*PMSI)(nil),                   // 31: evpn.v1.PMSI
+	(*DiagnoseRequest)(nil),        // 32: evpn.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),       // 33: evpn.v1.DiagnoseResponse
+	(*Fault)(nil),                  // 34: evpn.v1.Fault
+	(*ReloadRequest)(nil),          // 35: evpn.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 36: evpn.v1.ReloadResponse
+	(*ClearPeerRequest)(nil),       // 37: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 38: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 39: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 40: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 41: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 42: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 44: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	40, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	40, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	41, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
-	3,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
-	4,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	40, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
-	5,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
-	40, // 8: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	40, // 9: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
-	8,  // 10: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	40, // 11: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	40, // 12: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	41, // 13: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	41, // 14: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	9,  // 15: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
-	12, // 16: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	40, // 17: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	40, // 18: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
-	15, // 19: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	40, // 20: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
-	23, // 21: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	40, // 22: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
-	18, // 23: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	40, // 24: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	23, // 25: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	40, // 26: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	24, // 27: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	19, // 28: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	40, // 29: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	40, // 30: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
-	22, // 31: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	40, // 32: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	23, // 33: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	40, // 34: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	24, // 35: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	19, // 36: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	40, // 37: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	27, // 38: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	40, // 39: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	28, // 40: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	40, // 41: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	31, // 42: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	40, // 43: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	0,  // 44: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	6,  // 45: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	10, // 46: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	13, // 47: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	16, // 48: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	20, // 49: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	25, // 50: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	29, // 51: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	32, // 52: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	34, // 53: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	36, // 54: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	38, // 55: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 56: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	7,  // 57: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	11, // 58: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	14, // 59: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	17, // 60: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	21, // 61: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	26, // 62: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	30, // 63: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	33, // 64: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	35, // 65: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	37, // 66: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	39, // 67: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	56, // [56:68] is the sub-list for method output_type
-	44, // [44:56] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	43, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	43, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	44, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	4,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
+	5,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
+	43, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	6,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
+	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
+	15, // 9: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
+	43, // 10: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	43, // 11: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	9,  // 12: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
+	43, // 13: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	43, // 14: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	44, // 15: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	44, // 16: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	10, // 17: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
+	13, // 18: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
+	43, // 19: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	43, // 20: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	14, // 21: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
+	15, // 22: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
+	18, // 23: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
+	43, // 24: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	26, // 25: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
+	43, // 26: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	21, // 27: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
+	43, // 28: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	26, // 29: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	43, // 30: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	27, // 31: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	22, // 32: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	43, // 33: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	43, // 34: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	25, // 35: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	43, // 36: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	26, // 37: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	43, // 38: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	27, // 39: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	22, // 40: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	43, // 41: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	43, // 42: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	30, // 43: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	43, // 44: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	31, // 45: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	43, // 46: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	34, // 47: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	43, // 48: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	0,  // 49: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	7,  // 50: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	11, // 51: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	16, // 52: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	19, // 53: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	23, // 54: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	28, // 55: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	32, // 56: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	35, // 57: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	37, // 58: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	39, // 59: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	41, // 60: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 61: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	8,  // 62: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	12, // 63: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	17, // 64: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	20, // 65: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	24, // 66: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	29, // 67: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	33, // 68: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	36, // 69: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	38, // 70: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	40, // 71: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	42, // 72: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	61, // [61:73] is the sub-list for method output_type
+	49, // [49:61] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -3861,7 +4102,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
