@@ -47,6 +47,8 @@ func TestScenario02FRRReflector(t *testing.T) {
 	t.Run("IPs are where a kernel learns them too", func(t *testing.T) { testIPs(t, ctx, lab, vms) })
 	t.Run("ARP and ND for a host behind FRR are answered here", func(t *testing.T) { testAnsweredForFRR(t, ctx, lab) })
 	t.Run("one frame is enough without an address on the bridge", func(t *testing.T) { testGratuitous(t, ctx, lab) })
+	t.Run("a DHCP lease is enough", func(t *testing.T) { testDHCP(t, ctx, lab) })
+	t.Run("and one of DHCPv6", func(t *testing.T) { testDHCPv6(t, ctx, lab) })
 	t.Run("a reflected route keeps its next hop", func(t *testing.T) {
 		eventually(t, ctx, "our IMET routes on the ToR", func() error {
 			return all(wantNextHop(ctx, lab, "tor", "[3]:[0]:[32]:[10.255.0.1]", "10.255.0.1"),
