@@ -140,9 +140,10 @@ func TestFlapsLeaveNothing(t *testing.T) {
 	p.c.Close()
 	until(t, "goroutines are as before", func() bool { return runtime.NumGoroutine() <= routines })
 	until(t, "no neighbour is left", func() bool {
-		n.engine.mu.Lock()
-		defer n.engine.mu.Unlock()
-		return len(n.engine.active) == 0
+		e := n.serving.Load()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return len(e.active) == 0
 	})
 	n.stop()
 }

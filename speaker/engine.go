@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
@@ -37,9 +38,14 @@ type engine struct {
 	key      string         // TCP MD5 key of the inner legs; "" when the kernel cannot
 	stopping context.CancelFunc
 
-	mu     sync.Mutex
-	last   uint16                       // host part of the neighbour address given out last
-	active map[netip.Addr]chan struct{} // neighbours in use; closed when GoBGP accepts connections for it
+	// Guarded by Speaker.routing.
+	withdrawn map[uint64]struct{} // hashes of the keys of routes that GoBGP remembers for nothing
+	fault     error               // why an engine that does not serve yet is of no use
+
+	mu      sync.Mutex
+	retired bool                         // no new neighbours
+	last    uint16                       // host part of the neighbour address given out last
+	active  map[netip.Addr]chan struct{} // neighbours in use; closed when GoBGP accepts connections for it
 }
 
 // startEngine brings GoBGP up, with nobody to talk to.
@@ -47,7 +53,9 @@ func startEngine(cfg *config.Config, log logrus.FieldLogger) (*engine, error) {
 	if err := checkLoopback(); err != nil {
 		return nil, err
 	}
-	e := &engine{log: log, asn: cfg.ASN, active: make(map[netip.Addr]chan struct{})}
+	e := &engine{
+		log: log, asn: cfg.ASN, active: make(map[netip.Addr]chan struct{}), withdrawn: make(map[uint64]struct{}),
+	}
 	level := new(slog.LevelVar)
 	e.srv = server.NewBgpServer(server.LoggerOption(newEngineLog(log), level))
 	go e.srv.Serve() // ends with srv.Stop
@@ -224,14 +232,17 @@ func (e *engine) neighborChanged(ev *apiutil.WatchEventMessage_PeerEvent, _ time
 }
 
 // attach makes a neighbour for one connection with the peer and dials it.
-func (e *engine) attach(ctx context.Context, p config.Peer) (*net.TCPConn, netip.Addr, error) {
-	addr, ready := e.take()
-	leg, err := e.attachAt(ctx, p, addr, ready)
+func (e *engine) attach(ctx context.Context, p config.Peer) (*leg, error) {
+	addr, ready, err := e.take()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := e.attachAt(ctx, p, addr, ready)
 	if err != nil {
 		e.detach(addr)
-		return nil, addr, fmt.Errorf("attach to bgp engine: %w", err)
+		return nil, fmt.Errorf("attach to bgp engine: %w", err)
 	}
-	return leg, addr, nil
+	return newLeg(e, addr, conn), nil
 }
 
 func (e *engine) attachAt(ctx context.Context, p config.Peer, addr netip.Addr, ready <-chan struct{}) (*net.TCPConn, error) {
@@ -255,9 +266,12 @@ func (e *engine) attachAt(ctx context.Context, p config.Peer, addr netip.Addr, r
 }
 
 // take reserves an address, never the one given back last.
-func (e *engine) take() (netip.Addr, <-chan struct{}) {
+func (e *engine) take() (netip.Addr, <-chan struct{}, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.retired {
+		return netip.Addr{}, nil, errRetired
+	}
 	for {
 		if e.last++; e.last < 2 || e.last >= 0xff00 {
 			e.last = 2
@@ -266,10 +280,33 @@ func (e *engine) take() (netip.Addr, <-chan struct{}) {
 		if _, used := e.active[addr]; !used {
 			ready := make(chan struct{})
 			e.active[addr] = ready
-			return addr, ready
+			return addr, ready, nil
 		}
 	}
 }
+
+var errRetired = errors.New("bgp engine has been replaced")
+
+// retire takes the engine out of use, if no session uses it.
+func (e *engine) retire() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.retired = len(e.active) == 0
+	return e.retired
+}
+
+// note counts the distinct routes that GoBGP has had and has not any more: it keeps an empty destination for each, which
+// the next announcement of that route uses again.
+func (e *engine) note(k evpn.RouteKey, withdraw bool) {
+	h := maphash.Comparable(keySeed, k)
+	if withdraw {
+		e.withdrawn[h] = struct{}{}
+	} else {
+		delete(e.withdrawn, h)
+	}
+}
+
+var keySeed = maphash.MakeSeed()
 
 // detach removes the neighbour. The inner leg must still be open: if GoBGP found it closed first, a goroutine of its
 // send queue would stay behind (v4.8.0).

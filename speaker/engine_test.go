@@ -15,7 +15,7 @@ func TestInnerLegClosed(t *testing.T) {
 	n, p := pair(t, nil)
 	p.handshake()
 	await[evpn.PeerUp](n, nil)
-	e := n.engine
+	e := n.serving.Load()
 	if e.key == "" {
 		t.Fatal("kernel has no TCP MD5")
 	}

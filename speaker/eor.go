@@ -36,10 +36,10 @@ type marker struct {
 	sent  bool
 }
 
-// pass decides about a marker that GoBGP has sent.
-func (m *marker) pass() bool {
+// pass decides about a marker that GoBGP has sent. pending says that what it was asked for is still to come.
+func (m *marker) pass(pending bool) bool {
 	m.seen = true
-	pass := !m.sent && (!m.held || m.asked)
+	pass := !m.sent && (!m.held || m.asked && !pending)
 	m.sent = m.sent || pass
 	return pass
 }
@@ -54,11 +54,11 @@ func (e *endOfRIB) start(marked, released, waits bool) {
 	e.rtc.held = !released && marked // GoBGP cannot be asked for another one when there was no room to say so
 }
 
-// dumped reports whether GoBGP has sent its table, as far as that can be seen.
-func (e *endOfRIB) dumped() bool {
+// settled reports whether all End-of-RIBs have gone out: from then on GoBGP's are for us alone.
+func (e *endOfRIB) settled(n *negotiated) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.evpn.seen || !e.marked
+	return (e.evpn.sent || !n.evpn) && (e.rtc.sent || !n.rtc)
 }
 
 func (e *endOfRIB) stop() {
@@ -77,8 +77,9 @@ func (s *session) passEoR(f family) bool {
 	if f == familyRTC {
 		m = &e.rtc
 	}
+	pending := s.asks(f)
 	e.mu.Lock()
-	pass := m.pass()
+	pass := m.pass(pending)
 	e.mu.Unlock()
 	if !pass {
 		s.catchUpEoR()
@@ -117,7 +118,7 @@ func (s *session) catchUpEoR() {
 
 // askAgain has GoBGP send what it has of a family once more, with End-of-RIB behind it.
 func (s *session) askAgain(f family) {
-	if err := s.toEngine(refreshMessage(f)); err != nil {
+	if err := s.ask(f); err != nil {
 		s.log.WithError(err).Debug("session ends before End-of-RIB")
 	}
 }

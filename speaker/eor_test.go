@@ -237,7 +237,7 @@ func TestMembershipsTriedAgain(t *testing.T) {
 	cfg := nodeConfig(65000, a[0], port, peerConfig(65000, a[1], port, a[0]))
 	cfg.Peers[0].Passive, cfg.Peers[0].RTConstraint = true, true
 	n := idleNode(t, cfg)
-	stopped := n.engine
+	stopped := n.serving.Load()
 	if err := stopped.srv.StopBgp(t.Context(), &api.StopBgpRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -246,10 +246,12 @@ func TestMembershipsTriedAgain(t *testing.T) {
 		t.Errorf("engine is stopped: %v", err)
 	}
 	stopped.stop()
-	var err error
-	if n.engine, err = startEngine(cfg, n.log); err != nil {
+	fresh, err := startEngine(cfg, n.log)
+	if err != nil {
 		t.Fatal(err)
 	}
+	n.serving.Store(fresh)
+	n.engines = []*engine{fresh}
 	if err := n.SetImportRTs(rts); err != nil {
 		t.Fatal(err)
 	}

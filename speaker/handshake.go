@@ -16,13 +16,13 @@ import (
 
 // establish goes from the TCP connection to Established.
 func (s *session) establish(ctx context.Context) error {
-	leg, inner, err := s.p.sp.engine.attach(ctx, s.cfg)
+	l, err := s.p.sp.attach(ctx, s.cfg)
 	if err != nil {
 		return err
 	}
-	s.leg, s.inner = leg, inner
-	go s.relay()
-	if err := s.wait(s.opened); err != nil { // no answer of ours precedes our OPEN
+	s.leg = l
+	go s.relay(l)
+	if err := s.wait(l.opened); err != nil { // no answer of ours precedes our OPEN
 		return err
 	}
 	msg, err := s.readOpen()
@@ -32,9 +32,11 @@ func (s *session) establish(ctx context.Context) error {
 	if !s.p.admit(s) {
 		return &ending{reason: "lost connection collision", sent: cease(ceaseCollision, "")}
 	}
-	msg, marked := engineOpen(msg, &s.open)
-	s.eor.start(marked, s.p.sp.released.Load(), s.neg.rtc)
-	s.offered = true
+	s.peerOpen = msg
+	msg, s.marked = engineOpen(msg, &s.open)
+	s.eor.start(s.marked, s.p.sp.released.Load(), s.neg.rtc)
+	s.expectDumps(l)
+	l.offered = true
 	if err := s.toEngine(msg); err != nil {
 		return err
 	}
@@ -104,11 +106,11 @@ func (s *session) readKeepalive() error {
 			reason: fmt.Sprintf("message type %d before KEEPALIVE", kind), sent: &notification{code: codeFSM, subcode: 2},
 		}
 	}
-	s.running = true
+	s.leg.running = true
 	if err := s.toEngine(msg); err != nil {
 		return err
 	}
-	return s.wait(s.greeted)
+	return s.wait(s.leg.greeted)
 }
 
 // wait waits for something that GoBGP does at once.

@@ -176,7 +176,11 @@ func (s *session) otherFamily(msg []byte) error {
 			return nil
 		}
 	}
-	if err := s.toEngine(msg); err != nil {
+	s.legMu.Lock()
+	s.members.update(msg)
+	err := s.leg.write(msg)
+	s.legMu.Unlock()
+	if err != nil {
 		return err
 	}
 	if isEndOfRIB(msg, familyRTC) {
@@ -235,7 +239,7 @@ func (s *session) refresh(msg []byte) error {
 		s.p.count(func(c *Counters) { c.Dropped++ })
 		return nil
 	}
-	return s.toEngine(msg)
+	return s.ask(f)
 }
 
 // refreshMessage asks for all routes of a family.

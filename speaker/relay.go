@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/evpnd/evpnd/evpn/wire"
@@ -9,55 +10,137 @@ import (
 // relayChunk is how much is collected for one write to the peer while more is at hand.
 const relayChunk = 32 << 10
 
-// relay passes GoBGP's messages to the peer until GoBGP closes the inner leg: unchanged, but for its OPEN and its
-// End-of-RIB markers. After the session's last word it only reads on, which lets GoBGP end cleanly.
-func (s *session) relay() {
-	defer close(s.relayed)
-	r := newMessageReader(s.leg, wire.Options{Extended: true})
-	var out []byte
-	opening, greeting := false, false // whether OPEN and KEEPALIVE are in out
+// relay reads GoBGP's messages on an inner leg until GoBGP closes it. What becomes of them is the leg's role's affair.
+func (s *session) relay(l *leg) {
+	defer close(l.gone)
+	r := newMessageReader(l.conn, wire.Options{Extended: true})
 	for {
 		kind, msg, err := r.next()
 		if err != nil {
-			s.end(&ending{reason: "bgp engine closed the session"})
+			s.gate.Lock()
+			mute := l.role == legWaiting || l.role == legDone
+			s.gate.Unlock()
+			if !mute {
+				s.end(&ending{reason: "bgp engine closed the session"})
+			}
 			return
 		}
-		s.relayAt.Store(time.Now().UnixNano())
-		switch kind {
-		case wire.MessageOpen:
-			restart := !s.p.sp.released.Load()
-			opening = true
-			msg = ownOpen(msg, restart, s.cfg.GracefulRestart > 0, !s.p.sp.flushOnExit, s.cfg.HoldTime)
-		case wire.MessageUpdate:
-			for _, f := range []family{familyEVPN, familyRTC} {
-				if isEndOfRIB(msg, f) && !s.passEoR(f) {
-					msg = nil
-					break
-				}
-			}
-		case wire.MessageKeepalive:
-			greeting = true
-		case wire.MessageNotification:
-			s.send(out)
-			out = out[:0]
-			n := parseNotification(msg)
-			s.end(&ending{reason: "sent NOTIFICATION " + n.String(), sent: n})
-			continue
-		}
-		out = append(out, msg...)
-		if r.ready() && len(out) < relayChunk {
-			continue
-		}
-		s.send(out)
-		out = out[:0]
-		if opening {
-			closeOnce(s.opened)
-		}
-		if greeting { // GoBGP has accepted the peer's OPEN
-			closeOnce(s.greeted)
-		}
-		opening, greeting = false, false
+		l.heardAt.Store(time.Now().UnixNano())
+		s.fromEngine(l, kind, msg, r.ready())
 	}
+}
+
+// fromEngine deals with one message of GoBGP; more says that another one is at hand.
+func (s *session) fromEngine(l *leg, kind wire.MessageType, msg []byte, more bool) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	marks := endsDump(kind, msg)
+	if d := l.dumps(marks); d != nil {
+		d.owed.Store(false)
+	}
+	switch l.role {
+	case legServing:
+		s.pass(l, kind, msg, marks)
+		if marks != 0 {
+			s.askHeld(marks)
+		}
+	case legWaiting:
+		s.overhear(l, kind, msg)
+	case legComparing:
+		if kind == wire.MessageUpdate && marks == 0 {
+			l.out = append(l.out, s.told.update(msg)...)
+		} else if kind == wire.MessageNotification {
+			s.pass(l, kind, msg, marks)
+		}
+		s.compared(l)
+	case legDone: // the session has had its last word, or another leg serves: reading on lets GoBGP end cleanly
+	}
+	if !more || len(l.out) >= relayChunk {
+		s.flushLeg(l)
+	}
+}
+
+// endsDump tells the family of an End-of-RIB; 0: it is none.
+func endsDump(kind wire.MessageType, msg []byte) family {
+	if kind == wire.MessageUpdate {
+		for _, f := range []family{familyEVPN, familyRTC} {
+			if isEndOfRIB(msg, f) {
+				return f
+			}
+		}
+	}
+	return 0
+}
+
+// ask has GoBGP send its table of a family once more, on behalf of the peer or of our own End-of-RIB. One at a time: the
+// End-of-RIBs of two dumps that wait in GoBGP's queue together become one (v4.8.0).
+func (s *session) ask(f family) error {
+	s.legMu.Lock()
+	defer s.legMu.Unlock()
+	if !s.holding && !s.leg.dumps(f).due() {
+		return s.leg.write(refreshMessage(f))
+	}
+	if !slices.Contains(s.held, f) {
+		s.held = append(s.held, f)
+	}
+	return nil
+}
+
+// asks reports whether GoBGP is still to be asked for a family.
+func (s *session) asks(f family) bool {
+	s.legMu.Lock()
+	defer s.legMu.Unlock()
+	return slices.Contains(s.held, f)
+}
+
+// askHeld asks for a family that had to wait for the dump that is over now.
+func (s *session) askHeld(f family) {
+	if s.asks(f) && !s.leg.dumps(f).due() {
+		s.legMu.Lock()
+		s.held = slices.DeleteFunc(s.held, func(other family) bool { return other == f })
+		s.legMu.Unlock()
+		if err := s.ask(f); err != nil {
+			s.log.WithError(err).Debug("session ends before its answer to a ROUTE-REFRESH")
+		}
+	}
+}
+
+// pass passes a message to the peer: unchanged, but for GoBGP's OPEN and its End-of-RIB markers.
+func (s *session) pass(l *leg, kind wire.MessageType, msg []byte, marks family) {
+	switch kind {
+	case wire.MessageOpen:
+		l.open = append([]byte(nil), msg...)
+		l.began.open = true
+		restart := !s.p.sp.released.Load()
+		msg = ownOpen(msg, restart, s.cfg.GracefulRestart > 0, !s.p.sp.flushOnExit, s.cfg.HoldTime)
+	case wire.MessageUpdate:
+		if marks == 0 {
+			msg = s.told.update(msg)
+		} else if !s.passEoR(marks) {
+			msg = nil
+		}
+	case wire.MessageKeepalive:
+		l.began.keepalive = true
+	case wire.MessageNotification:
+		s.flushLeg(l)
+		n := parseNotification(msg)
+		s.end(&ending{reason: "sent NOTIFICATION " + n.String(), sent: n})
+		return
+	}
+	l.out = append(l.out, msg...)
+}
+
+// flushLeg writes what the leg has for the peer. s.gate is held, so that a leg never stops serving inside a message.
+func (s *session) flushLeg(l *leg) {
+	s.send(l.out)
+	l.out = l.out[:0]
+	if l.began.open {
+		closeOnce(l.opened)
+	}
+	if l.began.keepalive { // GoBGP has accepted the peer's OPEN
+		closeOnce(l.greeted)
+	}
+	l.began.open, l.began.keepalive = false, false
 }
 
 // closeOnce closes a channel that only the calling goroutine closes.

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -51,21 +49,23 @@ type session struct {
 	outer  *outerConn
 	in     *messageReader
 
-	leg     *net.TCPConn // to GoBGP; nil before it is attached
-	legMu   sync.Mutex   // one whole message at a time
-	inner   netip.Addr   // GoBGP's name for this session
-	relayed chan struct{}
-	relayAt atomic.Int64 // when GoBGP sent last, nanoseconds
-	offered bool         // GoBGP has got the peer's OPEN
-	running bool         // and KEEPALIVE, so that it calls the session established
-	timers  sync.WaitGroup
-	opened  chan struct{} // closed when our OPEN has gone out
-	greeted chan struct{} // closed when GoBGP's KEEPALIVE has gone out
+	moving sync.Mutex // leg is being exchanged, or taken down
+	gate   sync.Mutex // what goes to the peer from GoBGP; taken before legMu
+	told   told       // guarded by gate
 
-	phase phase
-	open  open // the peer's
-	neg   negotiated
-	eor   endOfRIB
+	legMu   sync.Mutex // what goes to GoBGP, one whole message at a time
+	leg     *leg       // nil before it is attached; changed with both gate and legMu held
+	members members
+	holding bool     // GoBGP is not to be asked for its table
+	held    []family // what it is to be asked for later
+
+	timers   sync.WaitGroup
+	phase    phase
+	open     open   // the peer's
+	peerOpen []byte // as it came
+	marked   bool   // GoBGP marks the end of each dump of its table (engineOpen)
+	neg      negotiated
+	eor      endOfRIB
 
 	decoder *wire.Decoder
 	result  wire.Result
@@ -93,8 +93,7 @@ type negotiated struct {
 func newSession(p *peer, cfg config.Peer, c *net.TCPConn, dialed bool) *session {
 	s := &session{
 		p: p, cfg: cfg, dialed: dialed, outer: newOuterConn(c), patience: openTime,
-		log:     p.log.WithField("local", c.LocalAddr().String()),
-		relayed: make(chan struct{}), opened: make(chan struct{}), greeted: make(chan struct{}),
+		log:    p.log.WithField("local", c.LocalAddr().String()),
 		ending: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.in = newMessageReader(s, wire.Options{})
@@ -159,11 +158,7 @@ func (s *session) send(b []byte) {
 func (s *session) toEngine(msg []byte) error {
 	s.legMu.Lock()
 	defer s.legMu.Unlock()
-	_ = s.leg.SetWriteDeadline(time.Now().Add(openTime)) // fails only when closed, and then so does the write
-	if _, err := s.leg.Write(msg); err != nil {
-		return fmt.Errorf("pass message to bgp engine: %w", err)
-	}
-	return nil
+	return s.leg.write(msg)
 }
 
 // Read reads from the peer, which may be silent for patience. It is for the messageReader.
@@ -258,41 +253,10 @@ func (s *session) finish() {
 	close(s.done)
 	s.timers.Wait()
 	s.eor.stop()
-	if s.leg == nil {
-		return
-	}
-	s.settle()
-	s.p.sp.engine.detach(s.inner) // the leg is still open, and must be
-	select {
-	case <-s.relayed: // GoBGP has closed its end
-	case <-time.After(drainTime):
-	}
-	_ = s.leg.Close()
-	<-s.relayed
-}
-
-// settle waits until GoBGP has dealt with what it got and has nothing to send any more: when a neighbour is deleted with
-// messages in its send queue, a goroutine of the queue stays behind for ever (v4.8.0, cleanInfiniteChannel). The relay
-// throws away what comes, so that this takes milliseconds.
-func (s *session) settle() {
-	const calm, limit = 2 * time.Millisecond, 200 * time.Millisecond
-	if s.offered {
-		select {
-		case <-s.greeted:
-		case <-s.relayed:
-		case <-time.After(limit):
-		}
-	}
-	for end := time.Now().Add(limit); s.running && time.Now().Before(end); {
-		last := time.Unix(0, s.relayAt.Load())
-		if time.Since(last) > calm && (s.eor.dumped() || !s.neg.evpn) {
-			return
-		}
-		select {
-		case <-s.relayed:
-			return
-		case <-time.After(calm / 2):
-		}
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	if s.leg != nil {
+		s.leg.close()
 	}
 }
 

@@ -26,7 +26,6 @@ var ErrNoPeer = errors.New("no such peer")
 type Speaker struct {
 	log         logrus.FieldLogger
 	sink        chan<- []evpn.Event
-	engine      *engine
 	asn         uint32
 	routerID    netip.Addr
 	flushOnExit bool
@@ -34,8 +33,18 @@ type Speaker struct {
 	refused     atomic.Uint64 // connections from strangers
 	quit        chan struct{} // closed when Run ends: the sink is not read any more
 
+	serving   atomic.Pointer[engine] // new sessions go there
+	replaced  atomic.Uint64          // engines
+	replacing atomic.Bool
+	wear      atomic.Int64  // see EngineInfo.Withdrawn
+	wearLimit int           // leastWear
+	worn      chan struct{} // the engine is to be replaced
+
+	routing sync.Mutex // what the engines are told
+	engines []*engine  // one, and while it is being replaced its successor
 	routes  originator
-	imports map[evpn.RT]struct{} // memberships that GoBGP has
+	table   map[evpn.RouteKey]ownRoute
+	imports map[evpn.RT]struct{} // memberships that the engines have
 
 	configuring sync.Mutex // one configuration at a time
 
@@ -57,18 +66,20 @@ func New(cfg *config.Config, sink chan<- []evpn.Event, log logrus.FieldLogger) (
 	if err != nil {
 		return nil, err
 	}
-	return &Speaker{
-		log: log, sink: sink, engine: e, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID, flushOnExit: cfg.FlushOnExit,
+	s := &Speaker{
+		log: log, sink: sink, engines: []*engine{e}, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID, flushOnExit: cfg.FlushOnExit,
 		quit: make(chan struct{}), imports: make(map[evpn.RT]struct{}), peers: make(map[netip.Addr]*peer),
-		listening: &listeners{},
-	}, nil
+		listening: &listeners{}, table: make(map[evpn.RouteKey]ownRoute), worn: make(chan struct{}, 1), wearLimit: leastWear,
+	}
+	s.serving.Store(e)
+	return s, nil
 }
 
 // Run listens and dials until ctx ends, then ends every session: with a Cease, administrative shutdown (6/2), or without
 // a word where graceful restart was negotiated and forwarding goes on without us, so that the peer keeps our routes. It
 // returns when nothing of the speaker runs any more; the error is about listening. Run can be called once.
 func (s *Speaker) Run(ctx context.Context) error {
-	defer s.engine.stop()
+	defer s.stopEngines()
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -87,6 +98,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	err := s.Configure(cfg)
 	if err == nil {
+		wg.Go(func() { s.renew(ctx) })
 		<-ctx.Done()
 	}
 	close(s.quit)
@@ -102,6 +114,14 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return err
 }
 
+func (s *Speaker) stopEngines() {
+	s.routing.Lock()
+	defer s.routing.Unlock()
+	for _, e := range s.engines {
+		e.stop()
+	}
+}
+
 // emit hands facts to the core. After Run has been told to end nobody takes them, and nobody needs them.
 func (s *Speaker) emit(batch []evpn.Event) {
 	select {
@@ -113,6 +133,8 @@ func (s *Speaker) emit(batch []evpn.Event) {
 // Apply announces and withdraws our own routes, in order. The error names each route that failed; the others are done.
 // When it returns GoBGP has the routes, and sends them as fast as peers take them.
 func (s *Speaker) Apply(ops []evpn.RouteOp) error {
+	s.routing.Lock()
+	defer s.routing.Unlock()
 	paths := make([]*apiutil.Path, 0, len(ops))
 	of := make([]*evpn.RouteOp, 0, len(ops))
 	var errs []error
@@ -124,13 +146,24 @@ func (s *Speaker) Apply(ops []evpn.RouteOp) error {
 		}
 		paths, of = append(paths, p), append(of, &ops[i])
 	}
-	s.engine.apply(paths, func(i int, err error) { errs = append(errs, fmt.Errorf("%s: %w", describe(of[i]), err)) })
+	s.tell(paths, func(i int, err error) {
+		errs = append(errs, fmt.Errorf("%s: %w", describe(of[i]), err))
+		of[i] = nil
+	})
+	for _, op := range of {
+		if op != nil {
+			s.remember(op)
+		}
+	}
+	s.noteWear()
 	return errors.Join(errs...)
 }
 
 // SetImportRTs makes rts the route targets whose routes we ask for (RFC 4684, RC-01). Only peers with RT constraint
 // take notice. The error names each one that failed; the others are done, and the next call tries the failed ones again.
 func (s *Speaker) SetImportRTs(rts []evpn.RT) error {
+	s.routing.Lock()
+	defer s.routing.Unlock()
 	want := make(map[evpn.RT]struct{}, len(rts))
 	for _, rt := range rts {
 		want[rt] = struct{}{}
@@ -165,7 +198,7 @@ func (s *Speaker) SetImportRTs(rts []evpn.RT) error {
 			change(rt, true)
 		}
 	}
-	s.engine.apply(paths, func(i int, err error) { failed(of[i], err) })
+	s.tell(paths, func(i int, err error) { failed(of[i], err) })
 	s.imports = next
 	return errors.Join(errs...)
 }

@@ -1,0 +1,152 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn/wire"
+)
+
+// legRole says what becomes of what GoBGP says on an inner leg. Guarded by session.gate.
+type legRole uint8
+
+const (
+	legServing   legRole = iota // it goes to the peer
+	legWaiting                  // the leg of a fresh engine: the peer has heard all that, and another leg serves
+	legComparing                // only what the peer has not been told goes to it, until all has been compared
+	legDone                     // nothing goes anywhere
+)
+
+// leg is the inner leg of a session: a connection to the GoBGP neighbour that was made for it.
+type leg struct {
+	engine  *engine
+	addr    netip.Addr // GoBGP's name for the session
+	conn    *net.TCPConn
+	opened  chan struct{} // closed when GoBGP's OPEN has gone out
+	greeted chan struct{} // closed when its KEEPALIVE has
+	gone    chan struct{} // closed when GoBGP has closed its end
+	// caughtUp is closed when GoBGP has sent its table on a waiting leg, or refuses.
+	caughtUp chan struct{}
+
+	offered bool         // GoBGP has got the peer's OPEN
+	running bool         // and KEEPALIVE, so that it calls the session established
+	heardAt atomic.Int64 // when GoBGP sent last, nanoseconds
+	evpn    dumps
+	rtc     dumps
+
+	role  legRole
+	out   []byte   // for the peer, not written yet
+	open  []byte   // GoBGP's OPEN, as it came
+	fault error    // why a waiting leg is of no use
+	began struct { // what out has in it
+		open, keepalive bool
+	}
+}
+
+// dumps says whether GoBGP owes us a dump of one family, which it ends with End-of-RIB: when the session comes up, and
+// after a ROUTE-REFRESH.
+type dumps struct {
+	marked atomic.Bool
+	owed   atomic.Bool
+}
+
+// expect says that the first one is coming. It is called before GoBGP can send anything of the family.
+func (d *dumps) expect() {
+	d.marked.Store(true)
+	d.owed.Store(true)
+}
+
+// due reports whether GoBGP still owes a dump.
+func (d *dumps) due() bool { return d.marked.Load() && d.owed.Load() }
+
+// dumps gives the state of a family; nil for one that has none.
+func (l *leg) dumps(f family) *dumps {
+	switch f {
+	case familyEVPN:
+		return &l.evpn
+	case familyRTC:
+		return &l.rtc
+	default:
+		return nil
+	}
+}
+
+// due reports whether GoBGP still owes a dump of any family.
+func (l *leg) due() bool { return l.evpn.due() || l.rtc.due() }
+
+// attach connects to the engine in use.
+func (s *Speaker) attach(ctx context.Context, cfg config.Peer) (*leg, error) {
+	for {
+		e := s.serving.Load()
+		l, err := e.attach(ctx, cfg)
+		if errors.Is(err, errRetired) && s.serving.Load() != e {
+			continue
+		}
+		return l, err
+	}
+}
+
+func newLeg(e *engine, addr netip.Addr, conn *net.TCPConn) *leg {
+	return &leg{
+		engine: e, addr: addr, conn: conn,
+		opened: make(chan struct{}), greeted: make(chan struct{}), gone: make(chan struct{}),
+		caughtUp: make(chan struct{}),
+	}
+}
+
+// write hands one message to GoBGP. The caller sees to it that nobody else writes.
+func (l *leg) write(msg []byte) error {
+	if wire.MessageType(msg[18]) == wire.MessageRouteRefresh {
+		if d := l.dumps(familyAt(msg[wire.HeaderLen:], 3)); d != nil {
+			d.owed.Store(true)
+		}
+	}
+	_ = l.conn.SetWriteDeadline(time.Now().Add(openTime)) // fails only when closed, and then so does the write
+	if _, err := l.conn.Write(msg); err != nil {
+		return fmt.Errorf("pass message to bgp engine: %w", err)
+	}
+	return nil
+}
+
+// close takes the leg down. Its relay must be running, and pass nothing on any more.
+func (l *leg) close() {
+	l.settle()
+	l.engine.detach(l.addr) // the leg is still open, and must be
+	select {
+	case <-l.gone: // GoBGP has closed its end
+	case <-time.After(drainTime):
+	}
+	_ = l.conn.Close()
+	<-l.gone
+}
+
+// settle waits until GoBGP has dealt with what it got and has nothing to send any more: when a neighbour is deleted with
+// messages in its send queue, a goroutine of the queue stays behind for ever (v4.8.0, cleanInfiniteChannel). The relay
+// throws away what comes, so that this takes milliseconds.
+func (l *leg) settle() {
+	const calm, limit = 2 * time.Millisecond, 200 * time.Millisecond
+	if l.offered {
+		select {
+		case <-l.greeted:
+		case <-l.gone:
+		case <-time.After(limit):
+		}
+	}
+	for end := time.Now().Add(limit); l.running && time.Now().Before(end); {
+		last := time.Unix(0, l.heardAt.Load())
+		if time.Since(last) > calm && !l.evpn.due() {
+			return
+		}
+		select {
+		case <-l.gone:
+			return
+		case <-time.After(calm / 2):
+		}
+	}
+}
