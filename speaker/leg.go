@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -114,10 +115,13 @@ func (l *leg) write(msg []byte) error {
 	return nil
 }
 
-// close takes the leg down. Its relay must be running, and pass nothing on any more.
-func (l *leg) close() {
+// close takes the leg down. Its relay must be running, and pass nothing on any more. routing keeps new routes away from
+// GoBGP until it has let go of the neighbour.
+func (l *leg) close(routing sync.Locker) {
+	routing.Lock()
 	l.settle()
 	l.engine.detach(l.addr) // the leg is still open, and must be
+	routing.Unlock()
 	select {
 	case <-l.gone: // GoBGP has closed its end
 	case <-time.After(drainTime):

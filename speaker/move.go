@@ -41,15 +41,15 @@ func (s *session) moveTo(ctx context.Context, e *engine) error {
 	s.expectDumps(next)
 	go s.relay(next)
 	if err := s.introduce(ctx, next); err != nil {
-		next.close()
+		next.close(&s.p.sp.routing)
 		return err
 	}
 	old, err := s.switchTo(next)
 	if err != nil {
-		next.close()
+		next.close(&s.p.sp.routing)
 		return err
 	}
-	old.close()
+	old.close(&s.p.sp.routing)
 	return nil
 }
 

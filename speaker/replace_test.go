@@ -102,6 +102,7 @@ func TestEngineReplaced(t *testing.T) {
 	v.follow(p, func() bool { return v.eors == 1 && len(v.routes) == len(lasting) })
 	v.duplicates = nil // before End-of-RIB everything is sent once more
 	up := n.info(p.id).Since
+	running := runtime.NumGoroutine()
 	failed := make(chan error, 1)
 	go func() { failed <- churn(n, *comeAndGo, 3) }()
 	last := macRoute(evpn.NewRD(n.addr, 3), mac1, ip4, 7)
@@ -134,6 +135,7 @@ func TestEngineReplaced(t *testing.T) {
 	if i := n.info(p.id); i.State != StateEstablished || i.Since != up || i.Counters.Flaps != 0 {
 		t.Errorf("%+v", i)
 	}
+	until(t, "nothing of the old engines runs", func() bool { return runtime.NumGoroutine() <= running })
 	if i := n.Engine(); i.Withdrawn >= limit {
 		t.Errorf("%+v", i)
 	}
@@ -204,7 +206,7 @@ func TestEngineReplacedWithMemberships(t *testing.T) {
 	if _, ok := v.routes[first.Key]; !ok || len(v.routes) != 1 {
 		t.Fatalf("%v", v.routes)
 	}
-	v.duplicates = nil // before End-of-RIB everything is sent once more
+	v.duplicates = nil                       // before End-of-RIB everything is sent once more
 	if err := churn(n, 600, 0); err != nil { // no membership: nothing of it goes out
 		t.Fatal(err)
 	}

@@ -102,6 +102,7 @@ func (inspect) GetStatus(context.Context, *evpnv1.GetStatusRequest) (*evpnv1.Get
 			},
 			ConfigPath: "/etc/evpnd/evpnd.yaml", ConfigLoaded: ago(76 * time.Hour), LogLevel: "info",
 			Snooping:   &evpnv1.Snooping{Ports: 1, Rate: 2000},
+			Engine:     &evpnv1.Engine{Replacements: 2, Withdrawn: 1234, Limit: 20_000},
 			LastReload: &evpnv1.Reload{Time: ago(time.Hour), Error: "[3:1] unknown field \"asm\""},
 		},
 	}, nil

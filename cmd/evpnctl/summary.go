@@ -154,6 +154,7 @@ func (c *cli) printStatus(s *evpnv1.Status) error {
 		{"last read back", when(k.GetLastReadBack())},
 		{"nexthops", k.GetNexthopMode()},
 		{"snooping", snoopingWord(s.GetSnooping())},
+		{"BGP engine", engineWord(s.GetEngine())},
 		{"configuration", s.GetConfigPath()},
 		{"loaded", when(s.GetConfigLoaded())},
 		{"last reload", reloadWord(s.GetLastReload())},
@@ -176,6 +177,17 @@ func snoopingWord(s *evpnv1.Snooping) string {
 		word += ": " + s.Reason
 	}
 	return word
+}
+
+func engineWord(e *evpnv1.Engine) string {
+	switch {
+	case e == nil:
+		return ""
+	case e.Replacing:
+		return fmt.Sprintf("replaced %d times, and being replaced", e.Replacements)
+	default:
+		return fmt.Sprintf("replaced %d times, keeps %d withdrawn routes", e.Replacements, e.Withdrawn)
+	}
 }
 
 func reloadWord(r *evpnv1.Reload) string {

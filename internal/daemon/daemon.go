@@ -59,6 +59,7 @@ type BGP interface {
 	SetImportRTs(rts []evpn.RT) error
 	ReleaseEoR()
 	Sessions() []speaker.SessionInfo
+	Engine() speaker.EngineInfo
 	ClosePeer(peer netip.Addr, reason string)
 	RequestRefresh(peer netip.Addr) error
 }

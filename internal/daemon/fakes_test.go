@@ -275,6 +275,10 @@ func (r *recorder) SetImportRTs(rts []evpn.RT) error {
 
 func (r *recorder) ReleaseEoR() { r.journal.add("release End-of-RIB") }
 
+func (r *recorder) Engine() speaker.EngineInfo {
+	return speaker.EngineInfo{Replacements: 3, Withdrawn: 17, Limit: 20_000}
+}
+
 func (r *recorder) Sessions() []speaker.SessionInfo {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -88,6 +88,7 @@ func (s *inspect) GetStatus(ctx context.Context, _ *evpnv1.GetStatusRequest) (*e
 		KernelInSync: t.InSync(), Kernel: s.kernel(t), Counts: s.counts(t, peers),
 		ConfigPath: s.d.opts.ConfigPath, ConfigLoaded: timestamppb.New(loaded), LastReload: reload,
 		LogLevel: levelName(s.d.log.GetLevel()), Snooping: protoSnooping(s.d.kernel.Status().Snoop),
+		Engine: protoEngine(s.d.bgp.Engine()),
 	}}, nil
 }
 
@@ -104,6 +105,12 @@ func (s *inspect) kernel(t evpn.Totals) *evpnv1.Kernel {
 		k.LastReadBack = timestamppb.New(time.Unix(0, at))
 	}
 	return k
+}
+
+func protoEngine(i speaker.EngineInfo) *evpnv1.Engine {
+	return &evpnv1.Engine{
+		Replacements: i.Replacements, Withdrawn: uint32(i.Withdrawn), Limit: uint32(i.Limit), Replacing: i.Replacing,
+	}
 }
 
 // underWay is the number of entries that are neither acknowledged nor refused: the core counts the refused as pending too,

@@ -94,6 +94,8 @@ var (
 	metricDiscarded = counter("evpn_peer_attributes_discarded_total", "Attributes with an error that cost nothing else (RFC 7606).", "peer")
 	metricSkipped   = counter("evpn_peer_routes_skipped_total", "Routes of types that are not decoded.", "peer")
 
+	metricReplaced = counter("evpn_engine_replacements_total", "Times a fresh BGP engine was put behind the living sessions.")
+	metricWear     = gauge("evpn_engine_withdrawn_routes", "Withdrawn routes that the BGP engine keeps in memory.")
 	metricBuild    = gauge("evpnd_build_info", "Version of the daemon, and of Go.", "version", "goversion")
 	metricReload   = gauge("evpnd_config_last_reload_successful", "Whether the configuration in force is the last one read.")
 	metricReloaded = gauge("evpnd_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.")
@@ -103,7 +105,7 @@ var (
 		metricUnimported, metricWanted, metricPending, metricBlocked, metricOps, metricRetries, metricRepaired, metricTampered,
 		metricResyncs, metricReadBack, metricOverruns, metricUnread, metricQueue, metricSnooped, metricRequests, metricSuppress, metricSnooping, metricPeers,
 		metricPeerSince, metricPeerUps, metricFlaps, metricMessages, metricUpdates, metricMalformed, metricDiscarded,
-		metricSkipped, metricBuild, metricReload, metricReloaded,
+		metricSkipped, metricReplaced, metricWear, metricBuild, metricReload, metricReloaded,
 	}
 )
 
@@ -225,6 +227,9 @@ func (c collector) loop(s samples) {
 	s.send(metricQueue, float64(len(d.events)), "facts")
 	s.send(metricQueue, float64(d.waiting.kernel.Load()), "kernel")
 	s.send(metricQueue, float64(d.waiting.routes.Load()), "routes")
+	engine := d.bgp.Engine()
+	s.send(metricReplaced, float64(engine.Replacements))
+	s.send(metricWear, float64(engine.Withdrawn))
 	s.send(metricBuild, 1, d.opts.Version, runtime.Version())
 	_, loaded, last := d.config.state()
 	s.send(metricReload, boolValue(last == nil || last.Successful))

@@ -135,6 +135,7 @@ type Status struct {
 	LastReload    *Reload                `protobuf:"bytes,12,opt,name=last_reload,json=lastReload,proto3" json:"last_reload,omitempty"`       // unset before the first reload
 	LogLevel      string                 `protobuf:"bytes,13,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`             // error, warn, info, debug
 	Snooping      *Snooping              `protobuf:"bytes,30,opt,name=snooping,proto3" json:"snooping,omitempty"`
+	Engine        *Engine                `protobuf:"bytes,20,opt,name=engine,proto3" json:"engine,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +268,13 @@ func (x *Status) GetSnooping() *Snooping {
 	return nil
 }
 
+func (x *Status) GetEngine() *Engine {
+	if x != nil {
+		return x.Engine
+	}
+	return nil
+}
+
 // Snooping says whether the frames of local hosts are read.
 type Snooping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -336,6 +344,76 @@ func (x *Snooping) GetFrames() []*SnoopCount {
 	return nil
 }
 
+// Engine is the embedded GoBGP. It never gives back the memory of a route that was withdrawn, about 1 KB, and is replaced
+// behind the living sessions, which no peer notices, when these are too many.
+type Engine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replacements  uint64                 `protobuf:"varint,1,opt,name=replacements,proto3" json:"replacements,omitempty"` // since the start
+	Withdrawn     uint32                 `protobuf:"varint,2,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`       // distinct routes of ours that it remembers for nothing
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`               // of these; as many as there are living routes may be more
+	Replacing     bool                   `protobuf:"varint,4,opt,name=replacing,proto3" json:"replacing,omitempty"`       // a fresh one is taking over
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Engine) Reset() {
+	*x = Engine{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Engine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Engine) ProtoMessage() {}
+
+func (x *Engine) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Engine.ProtoReflect.Descriptor instead.
+func (*Engine) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Engine) GetReplacements() uint64 {
+	if x != nil {
+		return x.Replacements
+	}
+	return 0
+}
+
+func (x *Engine) GetWithdrawn() uint32 {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return 0
+}
+
+func (x *Engine) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Engine) GetReplacing() bool {
+	if x != nil {
+		return x.Replacing
+	}
+	return false
+}
+
 // Kernel says how the kernel's tables stand to what we want in them.
 type Kernel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -353,7 +431,7 @@ type Kernel struct {
 
 func (x *Kernel) Reset() {
 	*x = Kernel{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +443,7 @@ func (x *Kernel) String() string {
 func (*Kernel) ProtoMessage() {}
 
 func (x *Kernel) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[4]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +456,7 @@ func (x *Kernel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
 func (*Kernel) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{4}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Kernel) GetNexthopMode() string {
@@ -458,7 +536,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +548,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[5]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +561,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{5}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Counts) GetPeers() uint32 {
@@ -582,7 +660,7 @@ type Reload struct {
 
 func (x *Reload) Reset() {
 	*x = Reload{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +672,7 @@ func (x *Reload) String() string {
 func (*Reload) ProtoMessage() {}
 
 func (x *Reload) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[6]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +685,7 @@ func (x *Reload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reload.ProtoReflect.Descriptor instead.
 func (*Reload) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{6}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Reload) GetTime() *timestamppb.Timestamp {
@@ -640,7 +718,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +730,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[7]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +743,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{7}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPeersRequest) GetAddress() string {
@@ -685,7 +763,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +775,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[8]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +788,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{8}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -755,7 +833,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +845,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[9]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +858,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{9}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Peer) GetAddress() string {
@@ -931,7 +1009,7 @@ type PeerCounters struct {
 
 func (x *PeerCounters) Reset() {
 	*x = PeerCounters{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1021,7 @@ func (x *PeerCounters) String() string {
 func (*PeerCounters) ProtoMessage() {}
 
 func (x *PeerCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[10]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1034,7 @@ func (x *PeerCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerCounters.ProtoReflect.Descriptor instead.
 func (*PeerCounters) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{10}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PeerCounters) GetUpdatesReceived() uint64 {
@@ -1010,7 +1088,7 @@ type ListVNIsRequest struct {
 
 func (x *ListVNIsRequest) Reset() {
 	*x = ListVNIsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1100,7 @@ func (x *ListVNIsRequest) String() string {
 func (*ListVNIsRequest) ProtoMessage() {}
 
 func (x *ListVNIsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[11]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1113,7 @@ func (x *ListVNIsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVNIsRequest.ProtoReflect.Descriptor instead.
 func (*ListVNIsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{11}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListVNIsRequest) GetVni() uint32 {
@@ -1055,7 +1133,7 @@ type ListVNIsResponse struct {
 
 func (x *ListVNIsResponse) Reset() {
 	*x = ListVNIsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1145,7 @@ func (x *ListVNIsResponse) String() string {
 func (*ListVNIsResponse) ProtoMessage() {}
 
 func (x *ListVNIsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[12]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1158,7 @@ func (x *ListVNIsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVNIsResponse.ProtoReflect.Descriptor instead.
 func (*ListVNIsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{12}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListVNIsResponse) GetVnis() []*VNI {
@@ -1130,7 +1208,7 @@ type VNI struct {
 
 func (x *VNI) Reset() {
 	*x = VNI{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1220,7 @@ func (x *VNI) String() string {
 func (*VNI) ProtoMessage() {}
 
 func (x *VNI) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[13]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1233,7 @@ func (x *VNI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNI.ProtoReflect.Descriptor instead.
 func (*VNI) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{13}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VNI) GetVni() uint32 {
@@ -1324,7 +1402,7 @@ type SnoopedPort struct {
 
 func (x *SnoopedPort) Reset() {
 	*x = SnoopedPort{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1414,7 @@ func (x *SnoopedPort) String() string {
 func (*SnoopedPort) ProtoMessage() {}
 
 func (x *SnoopedPort) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[14]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1427,7 @@ func (x *SnoopedPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnoopedPort.ProtoReflect.Descriptor instead.
 func (*SnoopedPort) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{14}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnoopedPort) GetPort() string {
@@ -1385,7 +1463,7 @@ type SnoopCount struct {
 
 func (x *SnoopCount) Reset() {
 	*x = SnoopCount{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1475,7 @@ func (x *SnoopCount) String() string {
 func (*SnoopCount) ProtoMessage() {}
 
 func (x *SnoopCount) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[15]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1488,7 @@ func (x *SnoopCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnoopCount.ProtoReflect.Descriptor instead.
 func (*SnoopCount) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{15}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnoopCount) GetProto() string {
@@ -1444,7 +1522,7 @@ type ListVTEPsRequest struct {
 
 func (x *ListVTEPsRequest) Reset() {
 	*x = ListVTEPsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1534,7 @@ func (x *ListVTEPsRequest) String() string {
 func (*ListVTEPsRequest) ProtoMessage() {}
 
 func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[16]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1547,7 @@ func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsRequest.ProtoReflect.Descriptor instead.
 func (*ListVTEPsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{16}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListVTEPsRequest) GetVni() uint32 {
@@ -1496,7 +1574,7 @@ type ListVTEPsResponse struct {
 
 func (x *ListVTEPsResponse) Reset() {
 	*x = ListVTEPsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1586,7 @@ func (x *ListVTEPsResponse) String() string {
 func (*ListVTEPsResponse) ProtoMessage() {}
 
 func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[17]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1599,7 @@ func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsResponse.ProtoReflect.Descriptor instead.
 func (*ListVTEPsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{17}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListVTEPsResponse) GetVteps() []*VTEP {
@@ -1556,7 +1634,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1646,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[18]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1659,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{18}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VTEP) GetVni() uint32 {
@@ -1661,7 +1739,7 @@ type ListMACsRequest struct {
 
 func (x *ListMACsRequest) Reset() {
 	*x = ListMACsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1751,7 @@ func (x *ListMACsRequest) String() string {
 func (*ListMACsRequest) ProtoMessage() {}
 
 func (x *ListMACsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[19]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1764,7 @@ func (x *ListMACsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMACsRequest.ProtoReflect.Descriptor instead.
 func (*ListMACsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{19}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMACsRequest) GetVni() uint32 {
@@ -1741,7 +1819,7 @@ type ListMACsResponse struct {
 
 func (x *ListMACsResponse) Reset() {
 	*x = ListMACsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1831,7 @@ func (x *ListMACsResponse) String() string {
 func (*ListMACsResponse) ProtoMessage() {}
 
 func (x *ListMACsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[20]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1844,7 @@ func (x *ListMACsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMACsResponse.ProtoReflect.Descriptor instead.
 func (*ListMACsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{20}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMACsResponse) GetMacs() []*MAC {
@@ -1809,7 +1887,7 @@ type MAC struct {
 
 func (x *MAC) Reset() {
 	*x = MAC{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +1899,7 @@ func (x *MAC) String() string {
 func (*MAC) ProtoMessage() {}
 
 func (x *MAC) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[21]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +1912,7 @@ func (x *MAC) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MAC.ProtoReflect.Descriptor instead.
 func (*MAC) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{21}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MAC) GetVni() uint32 {
@@ -1969,7 +2047,7 @@ type Duplicate struct {
 
 func (x *Duplicate) Reset() {
 	*x = Duplicate{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2059,7 @@ func (x *Duplicate) String() string {
 func (*Duplicate) ProtoMessage() {}
 
 func (x *Duplicate) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[22]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2072,7 @@ func (x *Duplicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Duplicate.ProtoReflect.Descriptor instead.
 func (*Duplicate) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{22}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Duplicate) GetSince() *timestamppb.Timestamp {
@@ -2039,7 +2117,7 @@ type ListNeighborsRequest struct {
 
 func (x *ListNeighborsRequest) Reset() {
 	*x = ListNeighborsRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2129,7 @@ func (x *ListNeighborsRequest) String() string {
 func (*ListNeighborsRequest) ProtoMessage() {}
 
 func (x *ListNeighborsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[23]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2142,7 @@ func (x *ListNeighborsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighborsRequest.ProtoReflect.Descriptor instead.
 func (*ListNeighborsRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{23}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListNeighborsRequest) GetVni() uint32 {
@@ -2119,7 +2197,7 @@ type ListNeighborsResponse struct {
 
 func (x *ListNeighborsResponse) Reset() {
 	*x = ListNeighborsResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2209,7 @@ func (x *ListNeighborsResponse) String() string {
 func (*ListNeighborsResponse) ProtoMessage() {}
 
 func (x *ListNeighborsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[24]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2222,7 @@ func (x *ListNeighborsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNeighborsResponse.ProtoReflect.Descriptor instead.
 func (*ListNeighborsResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{24}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListNeighborsResponse) GetNeighbors() []*Neighbor {
@@ -2186,7 +2264,7 @@ type Neighbor struct {
 
 func (x *Neighbor) Reset() {
 	*x = Neighbor{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2276,7 @@ func (x *Neighbor) String() string {
 func (*Neighbor) ProtoMessage() {}
 
 func (x *Neighbor) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[25]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2289,7 @@ func (x *Neighbor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbor.ProtoReflect.Descriptor instead.
 func (*Neighbor) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{25}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Neighbor) GetVni() uint32 {
@@ -2332,7 +2410,7 @@ type KernelEntry struct {
 
 func (x *KernelEntry) Reset() {
 	*x = KernelEntry{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2422,7 @@ func (x *KernelEntry) String() string {
 func (*KernelEntry) ProtoMessage() {}
 
 func (x *KernelEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[26]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2435,7 @@ func (x *KernelEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelEntry.ProtoReflect.Descriptor instead.
 func (*KernelEntry) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{26}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KernelEntry) GetState() string {
@@ -2394,7 +2472,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2484,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[27]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2497,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{27}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Candidate) GetChosen() bool {
@@ -2514,7 +2592,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2604,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[28]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2617,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{28}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListRoutesRequest) GetType() uint32 {
@@ -2601,7 +2679,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2691,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[29]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2704,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{29}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*Route {
@@ -2687,7 +2765,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2777,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[30]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2790,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{30}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Route) GetType() uint32 {
@@ -2973,7 +3051,7 @@ type PMSI struct {
 
 func (x *PMSI) Reset() {
 	*x = PMSI{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3063,7 @@ func (x *PMSI) String() string {
 func (*PMSI) ProtoMessage() {}
 
 func (x *PMSI) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[31]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3076,7 @@ func (x *PMSI) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PMSI.ProtoReflect.Descriptor instead.
 func (*PMSI) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{31}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PMSI) GetTunnel() string {
@@ -3037,7 +3115,7 @@ type DiagnoseRequest struct {
 
 func (x *DiagnoseRequest) Reset() {
 	*x = DiagnoseRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3127,7 @@ func (x *DiagnoseRequest) String() string {
 func (*DiagnoseRequest) ProtoMessage() {}
 
 func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[32]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3140,7 @@ func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
 func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{32}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
 }
 
 type DiagnoseResponse struct {
@@ -3080,7 +3158,7 @@ type DiagnoseResponse struct {
 
 func (x *DiagnoseResponse) Reset() {
 	*x = DiagnoseResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3092,7 +3170,7 @@ func (x *DiagnoseResponse) String() string {
 func (*DiagnoseResponse) ProtoMessage() {}
 
 func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[33]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +3183,7 @@ func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
 func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{33}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DiagnoseResponse) GetFaults() []*Fault {
@@ -3166,7 +3244,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +3256,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[34]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +3269,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{34}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Fault) GetCode() string {
@@ -3251,7 +3329,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3341,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[35]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3354,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{35}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
 }
 
 type ReloadResponse struct {
@@ -3288,7 +3366,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3378,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3391,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReloadResponse) GetChanges() []string {
@@ -3333,7 +3411,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3345,7 +3423,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3358,7 +3436,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -3383,7 +3461,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3395,7 +3473,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3408,7 +3486,7 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
 }
 
 type ClearDuplicateRequest struct {
@@ -3422,7 +3500,7 @@ type ClearDuplicateRequest struct {
 
 func (x *ClearDuplicateRequest) Reset() {
 	*x = ClearDuplicateRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3512,7 @@ func (x *ClearDuplicateRequest) String() string {
 func (*ClearDuplicateRequest) ProtoMessage() {}
 
 func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3525,7 @@ func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ClearDuplicateRequest) GetVni() uint32 {
@@ -3480,7 +3558,7 @@ type ClearDuplicateResponse struct {
 
 func (x *ClearDuplicateResponse) Reset() {
 	*x = ClearDuplicateResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3570,7 @@ func (x *ClearDuplicateResponse) String() string {
 func (*ClearDuplicateResponse) ProtoMessage() {}
 
 func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3583,7 @@ func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{40}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ClearDuplicateResponse) GetCleared() uint32 {
@@ -3524,7 +3602,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3536,7 +3614,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3549,7 +3627,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{41}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3568,7 +3646,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3580,7 +3658,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3593,7 +3671,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{42}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -3611,7 +3689,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x10GetStatusRequest\"m\n" +
 	"\x11GetStatusResponse\x12'\n" +
 	"\x06status\x18\x01 \x01(\v2\x0f.evpn.v1.StatusR\x06status\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xa6\x04\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xcf\x04\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03asn\x18\x02 \x01(\rR\x03asn\x12\x1b\n" +
@@ -3629,12 +3707,18 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\vlast_reload\x18\f \x01(\v2\x0f.evpn.v1.ReloadR\n" +
 	"lastReload\x12\x1b\n" +
 	"\tlog_level\x18\r \x01(\tR\blogLevel\x12-\n" +
-	"\bsnooping\x18\x1e \x01(\v2\x11.evpn.v1.SnoopingR\bsnooping\"y\n" +
+	"\bsnooping\x18\x1e \x01(\v2\x11.evpn.v1.SnoopingR\bsnooping\x12'\n" +
+	"\x06engine\x18\x14 \x01(\v2\x0f.evpn.v1.EngineR\x06engine\"y\n" +
 	"\bSnooping\x12\x14\n" +
 	"\x05ports\x18\x01 \x01(\rR\x05ports\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\rR\x04rate\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x06frames\x18\x04 \x03(\v2\x13.evpn.v1.SnoopCountR\x06frames\"\x8d\x02\n" +
+	"\x06frames\x18\x04 \x03(\v2\x13.evpn.v1.SnoopCountR\x06frames\"~\n" +
+	"\x06Engine\x12\"\n" +
+	"\freplacements\x18\x01 \x01(\x04R\freplacements\x12\x1c\n" +
+	"\twithdrawn\x18\x02 \x01(\rR\twithdrawn\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1c\n" +
+	"\treplacing\x18\x04 \x01(\bR\treplacing\"\x8d\x02\n" +
 	"\x06Kernel\x12!\n" +
 	"\fnexthop_mode\x18\x01 \x01(\tR\vnexthopMode\x12\x16\n" +
 	"\x06wanted\x18\x02 \x01(\rR\x06wanted\x12\x1c\n" +
@@ -3962,133 +4046,135 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
 	(*Status)(nil),                 // 2: evpn.v1.Status
 	(*Snooping)(nil),               // 3: evpn.v1.Snooping
-	(*Kernel)(nil),                 // 4: evpn.v1.Kernel
-	(*Counts)(nil),                 // 5: evpn.v1.Counts
-	(*Reload)(nil),                 // 6: evpn.v1.Reload
-	(*ListPeersRequest)(nil),       // 7: evpn.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 8: evpn.v1.ListPeersResponse
-	(*Peer)(nil),                   // 9: evpn.v1.Peer
-	(*PeerCounters)(nil),           // 10: evpn.v1.PeerCounters
-	(*ListVNIsRequest)(nil),        // 11: evpn.v1.ListVNIsRequest
-	(*ListVNIsResponse)(nil),       // 12: evpn.v1.ListVNIsResponse
-	(*VNI)(nil),                    // 13: evpn.v1.VNI
-	(*SnoopedPort)(nil),            // 14: evpn.v1.SnoopedPort
-	(*SnoopCount)(nil),             // 15: evpn.v1.SnoopCount
-	(*ListVTEPsRequest)(nil),       // 16: evpn.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),      // 17: evpn.v1.ListVTEPsResponse
-	(*VTEP)(nil),                   // 18: evpn.v1.VTEP
-	(*ListMACsRequest)(nil),        // 19: evpn.v1.ListMACsRequest
-	(*ListMACsResponse)(nil),       // 20: evpn.v1.ListMACsResponse
-	(*MAC)(nil),                    // 21: evpn.v1.MAC
-	(*Duplicate)(nil),              // 22: evpn.v1.Duplicate
-	(*ListNeighborsRequest)(nil),   // 23: evpn.v1.ListNeighborsRequest
-	(*ListNeighborsResponse)(nil),  // 24: evpn.v1.ListNeighborsResponse
-	(*Neighbor)(nil),               // 25: evpn.v1.Neighbor
-	(*KernelEntry)(nil),            // 26: evpn.v1.KernelEntry
-	(*Candidate)(nil),              // 27: evpn.v1.Candidate
-	(*ListRoutesRequest)(nil),      // 28: evpn.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),     // 29: evpn.v1.ListRoutesResponse
-	(*Route)(nil),                  // 30: evpn.v1.Route
-	(*PMSI)(nil),                   // 31: evpn.v1.PMSI
-	(*DiagnoseRequest)(nil),        // 32: evpn.v1.DiagnoseRequest
-	(*DiagnoseResponse)(nil),       // 33: evpn.v1.DiagnoseResponse
-	(*Fault)(nil),                  // 34: evpn.v1.Fault
-	(*ReloadRequest)(nil),          // 35: evpn.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 36: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),       // 37: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),      // 38: evpn.v1.ClearPeerResponse
-	(*ClearDuplicateRequest)(nil),  // 39: evpn.v1.ClearDuplicateRequest
-	(*ClearDuplicateResponse)(nil), // 40: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 41: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 42: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 44: google.protobuf.Duration
+	(*Engine)(nil),                 // 4: evpn.v1.Engine
+	(*Kernel)(nil),                 // 5: evpn.v1.Kernel
+	(*Counts)(nil),                 // 6: evpn.v1.Counts
+	(*Reload)(nil),                 // 7: evpn.v1.Reload
+	(*ListPeersRequest)(nil),       // 8: evpn.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 9: evpn.v1.ListPeersResponse
+	(*Peer)(nil),                   // 10: evpn.v1.Peer
+	(*PeerCounters)(nil),           // 11: evpn.v1.PeerCounters
+	(*ListVNIsRequest)(nil),        // 12: evpn.v1.ListVNIsRequest
+	(*ListVNIsResponse)(nil),       // 13: evpn.v1.ListVNIsResponse
+	(*VNI)(nil),                    // 14: evpn.v1.VNI
+	(*SnoopedPort)(nil),            // 15: evpn.v1.SnoopedPort
+	(*SnoopCount)(nil),             // 16: evpn.v1.SnoopCount
+	(*ListVTEPsRequest)(nil),       // 17: evpn.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),      // 18: evpn.v1.ListVTEPsResponse
+	(*VTEP)(nil),                   // 19: evpn.v1.VTEP
+	(*ListMACsRequest)(nil),        // 20: evpn.v1.ListMACsRequest
+	(*ListMACsResponse)(nil),       // 21: evpn.v1.ListMACsResponse
+	(*MAC)(nil),                    // 22: evpn.v1.MAC
+	(*Duplicate)(nil),              // 23: evpn.v1.Duplicate
+	(*ListNeighborsRequest)(nil),   // 24: evpn.v1.ListNeighborsRequest
+	(*ListNeighborsResponse)(nil),  // 25: evpn.v1.ListNeighborsResponse
+	(*Neighbor)(nil),               // 26: evpn.v1.Neighbor
+	(*KernelEntry)(nil),            // 27: evpn.v1.KernelEntry
+	(*Candidate)(nil),              // 28: evpn.v1.Candidate
+	(*ListRoutesRequest)(nil),      // 29: evpn.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),     // 30: evpn.v1.ListRoutesResponse
+	(*Route)(nil),                  // 31: evpn.v1.Route
+	(*PMSI)(nil),                   // 32: evpn.v1.PMSI
+	(*DiagnoseRequest)(nil),        // 33: evpn.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),       // 34: evpn.v1.DiagnoseResponse
+	(*Fault)(nil),                  // 35: evpn.v1.Fault
+	(*ReloadRequest)(nil),          // 36: evpn.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 37: evpn.v1.ReloadResponse
+	(*ClearPeerRequest)(nil),       // 38: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 39: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 40: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 41: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 42: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 43: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 45: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	43, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	43, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	44, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
-	4,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
-	5,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	43, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
-	6,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
+	44, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	44, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	45, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	5,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
+	6,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
+	44, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	7,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
 	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
-	15, // 9: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
-	43, // 10: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	43, // 11: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
-	9,  // 12: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	43, // 13: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	43, // 14: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	44, // 15: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	44, // 16: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	10, // 17: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
-	13, // 18: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	43, // 19: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	43, // 20: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
-	14, // 21: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
-	15, // 22: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
-	18, // 23: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	43, // 24: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
-	26, // 25: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	43, // 26: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
-	21, // 27: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	43, // 28: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	26, // 29: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	43, // 30: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	27, // 31: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	22, // 32: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	43, // 33: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	43, // 34: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
-	25, // 35: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	43, // 36: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	26, // 37: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	43, // 38: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	27, // 39: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	22, // 40: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	43, // 41: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	43, // 42: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	30, // 43: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	43, // 44: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	31, // 45: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	43, // 46: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	34, // 47: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	43, // 48: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	0,  // 49: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	7,  // 50: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	11, // 51: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	16, // 52: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	19, // 53: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	23, // 54: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	28, // 55: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	32, // 56: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	35, // 57: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	37, // 58: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	39, // 59: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	41, // 60: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 61: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	8,  // 62: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	12, // 63: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	17, // 64: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	20, // 65: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	24, // 66: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	29, // 67: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	33, // 68: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	36, // 69: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	38, // 70: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	40, // 71: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	42, // 72: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	61, // [61:73] is the sub-list for method output_type
-	49, // [49:61] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	4,  // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
+	16, // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
+	44, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	44, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	10, // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
+	44, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	44, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	45, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	45, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	11, // 18: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
+	14, // 19: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
+	44, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	44, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	15, // 22: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
+	16, // 23: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
+	19, // 24: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
+	44, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 26: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
+	44, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	22, // 28: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
+	44, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 30: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	44, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	28, // 32: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	23, // 33: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	44, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	44, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	26, // 36: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	44, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 38: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	44, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	28, // 40: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	23, // 41: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	44, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	44, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	31, // 44: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	44, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	32, // 46: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	44, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	35, // 48: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	44, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	0,  // 50: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 51: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 52: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 53: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 54: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 55: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 56: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 57: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 58: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	38, // 59: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	40, // 60: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	42, // 61: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 62: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 63: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 64: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 65: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 66: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 67: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 68: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 69: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 70: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	39, // 71: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	41, // 72: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	43, // 73: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	62, // [62:74] is the sub-list for method output_type
+	50, // [50:62] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -4102,7 +4188,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
