@@ -21,7 +21,6 @@ const (
 	legServing   legRole = iota // it goes to the peer
 	legWaiting                  // the leg of a fresh engine: the peer has heard all that, and another leg serves
 	legComparing                // only what the peer has not been told goes to it, until all has been compared
-	legDone                     // nothing goes anywhere
 )
 
 // leg is the inner leg of a session: a connection to the GoBGP neighbour that was made for it.
@@ -41,6 +40,7 @@ type leg struct {
 	evpn    dumps
 	rtc     dumps
 
+	done  atomic.Bool // nothing that comes goes anywhere any more; set with gate held
 	role  legRole
 	out   []byte   // for the peer, not written yet
 	open  []byte   // GoBGP's OPEN, as it came
@@ -115,11 +115,11 @@ func (l *leg) write(msg []byte) error {
 	return nil
 }
 
-// close takes the leg down. Its relay must be running, and pass nothing on any more. routing keeps new routes away from
-// GoBGP until it has let go of the neighbour.
-func (l *leg) close(routing sync.Locker) {
+// close takes the leg down. Its relay must be running, and pass nothing on any more. routing keeps new routes away while
+// quiet, which is settle or drain, waits for GoBGP to have nothing to send, and until it has let go of the neighbour.
+func (l *leg) close(routing sync.Locker, quiet func()) {
 	routing.Lock()
-	l.settle()
+	quiet()
 	l.engine.detach(l.addr) // the leg is still open, and must be
 	routing.Unlock()
 	select {
@@ -128,6 +128,24 @@ func (l *leg) close(routing sync.Locker) {
 	}
 	_ = l.conn.Close()
 	<-l.gone
+}
+
+// drain is settle for a leg whose session has moved. Routes come and go meanwhile, so that GoBGP's silence for a while
+// means little: it is asked for its table, and what comes before the end of that was the last.
+func (l *leg) drain() {
+	if !l.evpn.marked.Load() || l.write(refreshMessage(familyEVPN)) != nil {
+		return
+	}
+	limit := time.After(moveTime)
+	for l.evpn.due() {
+		select {
+		case <-l.gone:
+			return
+		case <-limit:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // settle waits until GoBGP has dealt with what it got and has nothing to send any more: when a neighbour is deleted with

@@ -41,15 +41,15 @@ func (s *session) moveTo(ctx context.Context, e *engine) error {
 	s.expectDumps(next)
 	go s.relay(next)
 	if err := s.introduce(ctx, next); err != nil {
-		next.close(&s.p.sp.routing)
+		next.close(&s.p.sp.routing, next.settle)
 		return err
 	}
 	old, err := s.switchTo(next)
 	if err != nil {
-		next.close(&s.p.sp.routing)
+		next.close(&s.p.sp.routing, next.settle)
 		return err
 	}
-	old.close(&s.p.sp.routing)
+	old.close(&s.p.sp.routing, old.drain)
 	return nil
 }
 
@@ -154,7 +154,8 @@ func (s *session) switchTo(next *leg) (old *leg, err error) {
 func (s *session) handOver(next *leg) error {
 	s.legMu.Lock()
 	defer s.legMu.Unlock()
-	s.leg.role, next.role = legDone, legComparing
+	s.leg.done.Store(true)
+	next.role = legComparing
 	s.leg = next
 	s.told.compare()
 	s.holding = true

@@ -18,7 +18,7 @@ func (s *session) relay(l *leg) {
 		kind, msg, err := r.next()
 		if err != nil {
 			s.gate.Lock()
-			mute := l.role == legWaiting || l.role == legDone
+			mute := l.role == legWaiting || l.done.Load()
 			s.gate.Unlock()
 			if !mute {
 				s.end(&ending{reason: "bgp engine closed the session"})
@@ -26,17 +26,24 @@ func (s *session) relay(l *leg) {
 			return
 		}
 		l.heardAt.Store(time.Now().UnixNano())
-		s.fromEngine(l, kind, msg, r.ready())
+		marks := endsDump(kind, msg)
+		if d := l.dumps(marks); d != nil {
+			d.owed.Store(false)
+		}
+		if l.done.Load() { // reading on lets GoBGP end cleanly
+			continue
+		}
+		s.fromEngine(l, kind, msg, marks, r.ready())
 	}
 }
 
-// fromEngine deals with one message of GoBGP; more says that another one is at hand.
-func (s *session) fromEngine(l *leg, kind wire.MessageType, msg []byte, more bool) {
+// fromEngine deals with one message of GoBGP; marks is the family whose dump it ends, and more says that another message
+// is at hand.
+func (s *session) fromEngine(l *leg, kind wire.MessageType, msg []byte, marks family, more bool) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
-	marks := endsDump(kind, msg)
-	if d := l.dumps(marks); d != nil {
-		d.owed.Store(false)
+	if l.done.Load() {
+		return
 	}
 	switch l.role {
 	case legServing:
@@ -53,7 +60,6 @@ func (s *session) fromEngine(l *leg, kind wire.MessageType, msg []byte, more boo
 			s.pass(l, kind, msg, marks)
 		}
 		s.compared(l)
-	case legDone: // the session has had its last word, or another leg serves: reading on lets GoBGP end cleanly
 	}
 	if !more || len(l.out) >= relayChunk {
 		s.flushLeg(l)

@@ -226,7 +226,7 @@ func (s *Speaker) moveAll(ctx context.Context, old, next *engine) error {
 	for {
 		for _, x := range s.sessionsOn(old) {
 			err := x.moveTo(ctx, next)
-			if err != nil && ctx.Err() == nil && !errors.Is(err, errUnsettled) && x.p.mayLog() {
+			if err != nil && !errors.Is(err, errUnsettled) && !x.isEnding() && ctx.Err() == nil && x.p.mayLog() {
 				x.log.WithError(err).Warn("session stays with the old bgp engine, tried again later")
 			}
 		}

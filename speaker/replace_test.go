@@ -3,7 +3,9 @@ package speaker
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -274,4 +276,80 @@ func missing(v *view, ops []evpn.RouteOp) string {
 		}
 	}
 	return ""
+}
+
+// TestMoveRefused: an engine whose OPEN is not the one that the peer has got is not put behind its session, which goes on
+// with the one it has.
+func TestMoveRefused(t *testing.T) {
+	if raceDetector {
+		t.Skip("StartBgp writes package-level variables of GoBGP that the engine before it reads")
+	}
+	n, p := pair(t, nil)
+	p.handshake()
+	n.ReleaseEoR()
+	readRoutes(p, -1)
+	other := *n.cfg
+	other.RouterID = netip.MustParseAddr("10.9.9.9")
+	stranger, err := startEngine(&other, n.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.stop()
+	x := n.sessionsOn(n.serving.Load())[0]
+	if err := x.moveTo(t.Context(), stranger); err == nil || !strings.Contains(err.Error(), "OPEN") {
+		t.Errorf("moved: %v", err)
+	}
+	if !stranger.retire() {
+		t.Error("a neighbour is left")
+	}
+	ops := manyRoutes(n, 10)
+	if err := n.Apply(ops); err != nil {
+		t.Fatal(err)
+	}
+	if got := readRoutes(p, len(ops)); got.keys != len(ops) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestSessionEndsWhileMoving: sessions that end while the engine behind them is replaced leave nothing behind, and new
+// ones get everything.
+func TestSessionEndsWhileMoving(t *testing.T) {
+	if raceDetector {
+		t.Skip("StartBgp writes package-level variables of GoBGP that the engine before it reads")
+	}
+	n, p := wearing(t, 0, nil)
+	n.ReleaseEoR()
+	lasting := manyRoutes(n, 100)
+	if err := n.Apply(lasting); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		p.handshake()
+		if err := churn(n, 150, 0); err != nil { // more than there are living
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			readRoutes(p, -1)
+		}
+		p.c.Close()
+		await[evpn.PeerDown](n, nil)
+		p = dialRetry(n, p.id, p.asn)
+	}
+	p.handshake() // an engine goes when the last connection that began with it is up, or ended
+	until(t, "replacements are over", func() bool { i := n.Engine(); return i.Replacements > 0 && !i.Replacing })
+	v := newView()
+	v.follow(p, func() bool { return missing(v, lasting) == "" && v.eors == 1 })
+	p.c.Close()
+	await[evpn.PeerDown](n, nil)
+	until(t, "no neighbour is left", func() bool {
+		e := n.serving.Load()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return len(e.active) == 0
+	})
+	n.routing.Lock()
+	defer n.routing.Unlock()
+	if len(n.engines) != 1 {
+		t.Errorf("%d engines", len(n.engines))
+	}
 }

@@ -256,7 +256,7 @@ func (s *session) finish() {
 	s.moving.Lock()
 	defer s.moving.Unlock()
 	if s.leg != nil {
-		s.leg.close(&s.p.sp.routing)
+		s.leg.close(&s.p.sp.routing, s.leg.settle)
 	}
 }
 
