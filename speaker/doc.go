@@ -9,5 +9,5 @@
 //
 // Reading order: speaker.go (the methods of Speaker), configure.go, accept.go, peer.go (dialing, and what ends),
 // session.go (one connection), handshake.go, collision.go, receive.go and relay.go (its two directions), open.go, eor.go,
-// engine.go (GoBGP), originate.go (our routes).
+// engine.go (GoBGP), leg.go, originate.go (our routes); replace.go, move.go and told.go (another GoBGP behind living sessions).
 package speaker

@@ -13,6 +13,9 @@ import (
 // moveTime bounds how long a fresh engine may take to send its table on a new leg.
 const moveTime = time.Minute
 
+// holdTime bounds how long ROUTE-REFRESHes of a peer wait for the answers to earlier ones.
+const holdTime = 10 * time.Second
+
 var (
 	errUnsettled = errors.New("End-of-RIB or an answer to a ROUTE-REFRESH is still under way")
 	errUnmarked  = errors.New("the peer's OPEN leaves no room for what makes GoBGP mark the end of its table")
@@ -44,8 +47,10 @@ func (s *session) moveTo(ctx context.Context, e *engine) error {
 		next.close(&s.p.sp.routing, next.settle)
 		return err
 	}
+	s.hold()
 	old, err := s.switchTo(next)
 	if err != nil {
+		s.resume()
 		next.close(&s.p.sp.routing, next.settle)
 		return err
 	}
@@ -125,6 +130,37 @@ func (s *session) overhear(l *leg, kind wire.MessageType, msg []byte) {
 	}
 }
 
+// hold has ROUTE-REFRESHes of the peer wait, and waits until GoBGP has answered those it has got: a peer that never stops
+// asking shall not keep its session from being moved.
+func (s *session) hold() {
+	s.legMu.Lock()
+	s.holding = true
+	l := s.leg
+	s.legMu.Unlock()
+	limit := time.After(holdTime)
+	for l.due() {
+		select {
+		case <-s.ending:
+			return
+		case <-limit: // switchTo will see it
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// resume has GoBGP answer the ROUTE-REFRESHes that waited.
+func (s *session) resume() {
+	s.legMu.Lock()
+	defer s.legMu.Unlock()
+	s.holding = false
+	held := s.held
+	s.held = nil
+	for _, f := range held {
+		s.askLater(f)
+	}
+}
+
 // switchTo makes the leg that waits the one that serves, between two messages in either direction, and returns the one
 // that has served so far.
 func (s *session) switchTo(next *leg) (old *leg, err error) {
@@ -158,7 +194,6 @@ func (s *session) handOver(next *leg) error {
 	next.role = legComparing
 	s.leg = next
 	s.told.compare()
-	s.holding = true
 	for _, msg := range s.members.replay() {
 		if err := next.write(msg); err != nil {
 			return err
@@ -184,13 +219,5 @@ func (s *session) compared(l *leg) {
 	l.out = append(l.out, s.told.leftovers()...)
 	l.role = legServing
 	s.flushLeg(l)
-	s.legMu.Lock()
-	defer s.legMu.Unlock()
-	s.holding = false
-	for _, f := range s.held {
-		if err := l.write(refreshMessage(f)); err != nil {
-			s.log.WithError(err).Debug("session ends before the answer to a ROUTE-REFRESH")
-		}
-	}
-	s.held = nil
+	s.resume()
 }

@@ -83,6 +83,11 @@ func endsDump(kind wire.MessageType, msg []byte) family {
 func (s *session) ask(f family) error {
 	s.legMu.Lock()
 	defer s.legMu.Unlock()
+	return s.askNow(f)
+}
+
+// askNow is ask with s.legMu held.
+func (s *session) askNow(f family) error {
 	if !s.holding && !s.leg.dumps(f).due() {
 		return s.leg.write(refreshMessage(f))
 	}
@@ -101,13 +106,18 @@ func (s *session) asks(f family) bool {
 
 // askHeld asks for a family that had to wait for the dump that is over now.
 func (s *session) askHeld(f family) {
-	if s.asks(f) && !s.leg.dumps(f).due() {
-		s.legMu.Lock()
-		s.held = slices.DeleteFunc(s.held, func(other family) bool { return other == f })
-		s.legMu.Unlock()
-		if err := s.ask(f); err != nil {
-			s.log.WithError(err).Debug("session ends before its answer to a ROUTE-REFRESH")
-		}
+	s.legMu.Lock()
+	defer s.legMu.Unlock()
+	if at := slices.Index(s.held, f); at >= 0 {
+		s.held = slices.Delete(s.held, at, at+1)
+		s.askLater(f)
+	}
+}
+
+// askLater is askNow where nobody can do anything about a leg that is going down. s.legMu is held.
+func (s *session) askLater(f family) {
+	if err := s.askNow(f); err != nil {
+		s.log.WithError(err).Debug("session ends before the answer to a ROUTE-REFRESH")
 	}
 }
 
