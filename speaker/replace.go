@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -40,19 +41,26 @@ func (s *Speaker) Engine() EngineInfo {
 	}
 }
 
-// ownRoute is a route that we announce.
+// ownRoute is a route that we announce, beside its key.
 type ownRoute struct {
-	route evpn.Route
-	attrs *evpn.Attrs
+	esi            evpn.ESI
+	label1, label2 uint32
+	gw             netip.Addr
+	attrs          *evpn.Attrs
+}
+
+// op announces the route.
+func (r *ownRoute) op(k evpn.RouteKey) *evpn.RouteOp {
+	return &evpn.RouteOp{Route: evpn.Route{Key: k, ESI: r.esi, Label1: r.label1, Label2: r.label2, GW: r.gw}, Attrs: r.attrs}
 }
 
 // remember keeps what an op that the engines have taken leaves behind. s.routing is held.
 func (s *Speaker) remember(op *evpn.RouteOp) {
-	key := op.Route.Key
+	r, key := &op.Route, op.Route.Key
 	if op.Withdraw {
 		delete(s.table, key)
 	} else {
-		s.table[key] = ownRoute{route: op.Route, attrs: op.Attrs}
+		s.table[key] = ownRoute{esi: r.ESI, label1: r.Label1, label2: r.Label2, gw: r.GW, attrs: op.Attrs}
 	}
 	for _, e := range s.engines {
 		e.note(key, op.Withdraw)
@@ -209,7 +217,7 @@ func (s *Speaker) fillRoutes(e *engine, keys []evpn.RouteKey) error {
 		if !ok {
 			continue // withdrawn meanwhile
 		}
-		p, err := s.routes.path(&evpn.RouteOp{Route: r.route, Attrs: r.attrs})
+		p, err := s.routes.path(r.op(k))
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/evpnd/evpnd/evpn/wire"
 )
 
-var comeAndGo = flag.Int("come-and-go", 3000, "routes that TestEngineReplaced announces and withdraws")
+var comeAndGo = flag.Int("come-and-go", 3000, "routes that TestEngineReplaced announces and withdraws; its long form is 1000000")
 
 // view is what a peer makes of our UPDATEs. It keeps a strict account: no route twice with the same octets, no withdraw
 // of what it does not have.
@@ -88,7 +88,7 @@ func TestEngineReplaced(t *testing.T) {
 	if raceDetector {
 		t.Skip("StartBgp writes package-level variables of GoBGP that the engine before it reads")
 	}
-	limit := max(*comeAndGo/6, 500)
+	limit := min(max(*comeAndGo/6, 500), leastWear)
 	n, p := wearing(t, limit, nil)
 	p.handshake()
 	await[evpn.PeerUp](n, nil)
@@ -134,6 +134,9 @@ func TestEngineReplaced(t *testing.T) {
 	until(t, "three replacements", func() bool { i := n.Engine(); return i.Replacements >= 3 && !i.Replacing })
 	settled(t, n, p, v, len(lasting)+1)
 	t.Logf("%d replacements, %d withdrawals; after each heap in KiB %d, goroutines %d", n.Engine().Replacements, v.withdrawals, heap, routines)
+	if last := heap[len(heap)-1]; last > 2*heap[0]+16<<10 {
+		t.Errorf("the heap grows: %d KiB after each replacement", heap)
+	}
 	if i := n.info(p.id); i.State != StateEstablished || i.Since != up || i.Counters.Flaps != 0 {
 		t.Errorf("%+v", i)
 	}
