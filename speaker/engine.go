@@ -40,7 +40,7 @@ type engine struct {
 
 	// Guarded by Speaker.routing.
 	withdrawn map[uint64]struct{} // hashes of the keys of routes that GoBGP remembers for nothing
-	fault     error               // why an engine that does not serve yet is of no use
+	fault     error               // what it has refused first; fatal before it serves
 
 	mu      sync.Mutex
 	retired bool                         // no new neighbours
@@ -303,6 +303,13 @@ func (e *engine) note(k evpn.RouteKey, withdraw bool) {
 		e.withdrawn[h] = struct{}{}
 	} else {
 		delete(e.withdrawn, h)
+	}
+}
+
+// refused notes that GoBGP refuses a path that another one has taken: an engine that is being filled is of no use then.
+func (e *engine) refused(_ int, err error) {
+	if e.fault == nil {
+		e.fault = err
 	}
 }
 

@@ -136,7 +136,7 @@ func (l *leg) drain() {
 	if !l.evpn.marked.Load() || l.write(refreshMessage(familyEVPN)) != nil {
 		return
 	}
-	limit := time.After(moveTime)
+	limit := time.After(holdTime)
 	for l.evpn.due() {
 		select {
 		case <-l.gone:

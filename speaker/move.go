@@ -13,7 +13,7 @@ import (
 // moveTime bounds how long a fresh engine may take to send its table on a new leg.
 const moveTime = time.Minute
 
-// holdTime bounds how long ROUTE-REFRESHes of a peer wait for the answers to earlier ones.
+// holdTime bounds how long a move waits for GoBGP to answer what it has been asked for.
 const holdTime = 10 * time.Second
 
 var (

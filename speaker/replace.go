@@ -85,14 +85,13 @@ func (s *Speaker) isWorn() bool {
 	return n >= max(s.wearLimit, len(s.table))
 }
 
-// tell hands paths to every engine. What the engine in use refuses goes to failed; one that is being filled and refuses
-// anything is of no use. s.routing is held.
+// tell hands paths to every engine. What the engine in use refuses goes to failed. s.routing is held.
 func (s *Speaker) tell(paths []*apiutil.Path, failed func(i int, err error)) {
 	serving := s.serving.Load()
 	for _, e := range s.engines {
 		report := failed
 		if e != serving {
-			report = func(_ int, err error) { e.fault = errors.Join(e.fault, err) }
+			report = e.refused
 		}
 		e.apply(paths, report)
 	}
@@ -223,7 +222,7 @@ func (s *Speaker) fillRoutes(e *engine, keys []evpn.RouteKey) error {
 		}
 		paths = append(paths, p)
 	}
-	e.apply(paths, func(_ int, err error) { e.fault = errors.Join(e.fault, err) })
+	e.apply(paths, e.refused)
 	return e.fault
 }
 
