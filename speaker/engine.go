@@ -88,7 +88,8 @@ var families = []uint32{
 	uint32(oc.AFI_SAFI_TYPE_RTC.ToInt()),
 }
 
-// starting keeps two engines of one process, in tests, from starting at once: StartBgp writes package-level variables.
+// starting keeps two engines of one process from starting at once: StartBgp writes package-level variables. An engine that
+// serves while its successor starts reads them: bools, which are set to what they are.
 var starting sync.Mutex
 
 // listen starts GoBGP on a free port of a random network 127.x/16, so that several speakers share a host.
