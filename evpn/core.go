@@ -74,6 +74,9 @@ type Core struct {
 	released bool // ReleaseEoR went out
 	refused  map[refusal]int
 
+	history history
+	flying  []sentBatch // kernel batches on their way, oldest first
+
 	routes    []RouteOp
 	notes     []Note
 	probes    []Probe
@@ -95,6 +98,7 @@ func New(cfg Config) *Core {
 		flapping:  map[flapper]bool{},
 		claimants: map[*ipEntry]claimant{},
 		holding:   true,
+		history:   newHistory(),
 	}
 	c.cfg = cfg
 	c.rdNumbers = maps.Clone(cfg.RDNumbers)
@@ -109,6 +113,7 @@ func (c *Core) Handle(ev Event, now time.Time) {
 	if c.started.IsZero() {
 		c.started, c.nextAudit = now, now.Add(auditPeriod)
 	}
+	c.history.now = now.UnixNano()
 	switch ev := ev.(type) {
 	case *Update:
 		c.update(ev, now)
@@ -148,6 +153,7 @@ func (c *Core) Handle(ev Event, now time.Time) {
 
 // Flush returns what must be done now, and when to call again if nothing happens before.
 func (c *Core) Flush(now time.Time) Output {
+	c.history.now = now.UnixNano()
 	c.expire(now)
 	c.recoverDuplicates(now)
 	c.expireAwaited(now)
@@ -324,7 +330,11 @@ func (c *Core) wake(now time.Time) time.Time {
 	return next
 }
 
-func (c *Core) note(n Note) { c.notes = append(c.notes, n) }
+// note tells the operator, and takes it down.
+func (c *Core) note(n Note) {
+	c.notes = append(c.notes, n)
+	c.history.noted(&n)
+}
 
 // vrfsInOrder returns the MAC-VRFs by VNI, for work that must come out in a fixed order.
 func (c *Core) vrfsInOrder() []*macVRF {

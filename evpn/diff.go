@@ -34,6 +34,10 @@ func (c *Core) applied(ev Applied, now time.Time) {
 		failed[f.Op.Key] = true
 		c.failed(f, ev.Batch, now)
 	}
+	for len(c.flying) > 0 && c.flying[0].seq <= c.acked {
+		c.history.acknowledged(c.flying[0], failed)
+		c.flying = slices.Delete(c.flying, 0, 1)
+	}
 	c.sent = slices.DeleteFunc(c.sent, func(op sentOp) bool {
 		if op.batch > c.acked {
 			return false

@@ -191,6 +191,7 @@ func (c *Core) holderOf(key EntryKey) holder {
 
 // decideFlood wants a flood entry while an accepted IMET route names the VTEP (T3-05, T3-07).
 func (c *Core) decideFlood(f *floodEntry) {
+	was := f.flooded
 	f.flooded = false
 	for p := range f.routes.all() {
 		if why := c.refuse(f.vrf, p); why != "" {
@@ -199,6 +200,7 @@ func (c *Core) decideFlood(f *floodEntry) {
 			f.flooded = true
 		}
 	}
+	c.history.floods(f, was)
 	if f.vrf.inService() {
 		c.want(f, place{flags: placeFlags(0).with(there, f.flooded)})
 	}
@@ -292,6 +294,7 @@ func (c *Core) nextBatch() KernelBatch {
 		return KernelBatch{}
 	}
 	c.batch = b.Seq
+	c.flying = append(c.flying, sentBatch{seq: b.Seq, at: c.history.now, ops: b.Ops})
 	return b
 }
 

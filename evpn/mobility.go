@@ -258,6 +258,7 @@ func (c *Core) noteMove(m *macEntry, now time.Time) {
 		return
 	}
 	m.owner, m.since = addressOf(owner), now.UnixNano()
+	c.history.owner(m, was, owner)
 	if !was.IsValid() || !owner.IsValid() {
 		return
 	}
@@ -308,6 +309,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 		return
 	}
 	c.judgeIP(e, now)
+	was := e.holds()
 	ours := false
 	if b := e.binding(); b != nil && v.macs[b.mac] != nil {
 		m := v.macs[b.mac]
@@ -319,6 +321,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 		e.best = c.bestIPPath(e)
 		c.noteGateway(e)
 	}
+	c.history.holder(e, was)
 	if v.inService() {
 		p := place{}
 		if e.best != nil {

@@ -38,6 +38,7 @@ func (c *Core) peerUp(ev PeerUp, now time.Time) {
 	p := c.peerOf(ev.Peer)
 	p.asn, p.up, p.needEncap, p.complete = ev.ASN, true, ev.NeedEncap, false
 	p.session++
+	c.history.session(peerUp, p, recordMore{})
 	switch {
 	case p.paths == 0:
 	case ev.Forwarding: // back in time: from here on End-of-RIB decides, or the stale timer (RFC 4724 §4.2, GR-09)
@@ -56,6 +57,7 @@ func (c *Core) peerDown(ev PeerDown, now time.Time) {
 	}
 	p.up = false
 	p.session++
+	c.history.session(peerDown, p, recordMore{text: ev.Reason})
 	if ev.Retain > 0 && p.paths > 0 {
 		// A second loss must not lengthen what the first allowed (GR-09).
 		if p.retainUntil.IsZero() {
@@ -75,6 +77,7 @@ func (c *Core) endOfRIB(ev EndOfRIB) {
 		return
 	}
 	p.eor, p.complete = true, true
+	c.history.session(peerEndOfRIB, p, recordMore{count: p.paths})
 	p.retainUntil = time.Time{}
 	if n := c.sweep(p); n > 0 {
 		c.note(Note{Kind: NotePeerRoutes, Peer: p.addr, Count: n, Reason: "stale routes dropped: not announced again"})
@@ -88,6 +91,7 @@ func (c *Core) sweep(p *peer) int {
 	}
 	stale := c.rib.from(func(path *Path) bool { return path.peer == p && path.session != p.session })
 	for _, path := range stale {
+		c.history.route(routeDropped, path)
 		c.remove(path)
 	}
 	return len(stale)
@@ -101,6 +105,7 @@ func (c *Core) update(u *Update, now time.Time) {
 	}
 	for i := range u.Unreach {
 		if path := c.rib.find(&u.Unreach[i], p); path != nil {
+			c.history.route(routeWithdrawn, path)
 			c.remove(path)
 		}
 	}
@@ -117,9 +122,14 @@ func (c *Core) reach(p *peer, r *Route, attrs *Attrs, now time.Time) {
 		c.rib.put(path)
 		p.paths++
 		c.received[r.Key.Type]++
+		c.history.route(routeReceived, path)
 	} else {
+		changed := path.Attrs != attrs && *path.Attrs != *attrs || path.Route() != *r
 		c.takeOut(path)
 		path.say(r, attrs)
+		if changed {
+			c.history.route(routeReceived, path)
+		}
 	}
 	path.session, path.received = p.session, now.UnixNano()
 	c.putIn(path)

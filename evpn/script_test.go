@@ -228,6 +228,8 @@ func (s *story) do(w *words) {
 		s.clear(w)
 	case "show":
 		s.show(w)
+	case "history":
+		s.history(w)
 	default:
 		s.fatalf("unknown command %q", verb)
 	}
@@ -236,11 +238,8 @@ func (s *story) do(w *words) {
 	}
 }
 
-// clear is what an operator does about duplicates.
-func (s *story) clear(w *words) {
-	var vni VNI
-	var mac MAC
-	var ip netip.Addr
+// named reads which MAC or IP is meant.
+func (w *words) named() (vni VNI, mac MAC, ip netip.Addr) {
 	for w.more() {
 		switch word := w.next(); word {
 		case "vni":
@@ -250,9 +249,15 @@ func (s *story) clear(w *words) {
 		case "ip":
 			ip = w.addr()
 		default:
-			s.fatalf("unknown word %q", word)
+			w.fatalf("unknown word %q", word)
 		}
 	}
+	return vni, mac, ip
+}
+
+// clear is what an operator does about duplicates.
+func (s *story) clear(w *words) {
+	vni, mac, ip := w.named()
 	s.printf("cleared %d", s.core.ClearDuplicates(vni, mac, ip))
 }
 
