@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -222,14 +223,31 @@ func (w *writer) decideFDB() {
 			s.phase = change
 			s.made = s.made || near != ours
 		case s.made: // someone's row in the VXLAN device: take back our half
-			s.fail(fmt.Errorf("%w: %s", errForeign, w.tell(s)))
+			w.obstructed(s)
 			s.phase = undo
 		case s.near.ifindex == s.at.device && w.vtepBehind(s.far) == s.op.Entry.VTEP:
 			s.phase = done // theirs says the same
 		default:
-			s.fail(fmt.Errorf("%w: %s", errForeign, w.tell(s)))
+			w.obstructed(s)
 		}
 	}
+}
+
+// obstructed fails a step because of rows that are not ours, and says how to take them away.
+func (w *writer) obstructed(s *step) {
+	var mend []string
+	vlan := ""
+	if s.at.VLAN != 0 {
+		vlan = fmt.Sprintf(" vlan %d", s.at.VLAN)
+	}
+	if nearOwner(s.at, s.near) == foreign {
+		mend = append(mend, fmt.Sprintf("bridge fdb del %s dev %s%s master", s.op.Key.MAC, w.topo.portName(s.near.ifindex), vlan))
+	}
+	if farOwner(w.vteps, s.far) == foreign {
+		mend = append(mend, fmt.Sprintf("bridge fdb del %s dev %s self", s.op.Key.MAC, s.at.Device))
+	}
+	s.fail(fmt.Errorf("%w: %s", errForeign, w.tell(s)))
+	s.mend = strings.Join(mend, " && ")
 }
 
 // tell describes the rows that stand in the way.

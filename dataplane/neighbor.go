@@ -125,6 +125,7 @@ func (w *writer) decideNeighbors() {
 			w.standIns.put(s.neighborKey())
 		default:
 			s.fail(fmt.Errorf("%w: %s on %s", errForeign, s.near.mac, s.at.Bridge))
+			s.mend = fmt.Sprintf("ip neigh del %s dev %s", s.op.Key.Addr, s.at.Bridge)
 		}
 	}
 }

@@ -50,7 +50,8 @@ type step struct {
 	group uint32 // FDB: nexthop group of the VTEP; 0 in dst mode
 	phase phase
 	err   error
-	made  bool // FDB: the bridge's half is of our making, not found there
+	mend  string // the command that takes away what is in the way; "": none is known
+	made  bool   // FDB: the bridge's half is of our making, not found there
 
 	near row // what look found: the bridge's row, or the neighbour
 	far  row // what look found: the VXLAN device's row
@@ -133,7 +134,7 @@ func (w *writer) write(ops []evpn.KernelOp) []evpn.OpError {
 	var failed []evpn.OpError
 	for i := range w.steps {
 		if s := &w.steps[i]; s.err != nil {
-			failed = append(failed, evpn.OpError{Op: *s.op, Err: s.err, Foreign: errors.Is(s.err, errForeign)})
+			failed = append(failed, evpn.OpError{Op: *s.op, Err: s.err, Foreign: errors.Is(s.err, errForeign), Mend: s.mend})
 		}
 	}
 	return failed

@@ -152,13 +152,14 @@ func TestForeignRowsAreLeftAlone(t *testing.T) {
 			l := newLab(t)
 			l.must(addVTEP(vtep2))
 			run(t, c.make)
-			before := fdb(t, macA)
+			before, mend := fdb(t, macA), ""
 			for _, op := range []evpn.KernelOp{addFDB(macA, vtep2), replace(addFDB(macA, vtep2))} {
 				failed := l.write(addFDB(macB, vtep2), op, addFDB(macC, vtep2))
 				if len(failed) != 1 || failed[0].Op != op || !failed[0].Foreign || !errors.Is(failed[0].Err, errForeign) {
 					t.Errorf("replace %v: got %+v, want one Foreign", op.Replace, failed)
 				}
 				wantLines(t, "row", fdb(t, macA), before...)
+				mend = failed[0].Mend
 			}
 			l.must(del(addFDB(macA, vtep2)))
 			wantLines(t, "after delete", fdb(t, macA), before...)
@@ -169,6 +170,8 @@ func TestForeignRowsAreLeftAlone(t *testing.T) {
 			if len(fdb(t, macB)) != 0 || len(fdb(t, macC)) != 0 {
 				t.Error("flush left rows of ours")
 			}
+			run(t, strings.ReplaceAll(mend, " && ", "\n"))
+			l.must(addVTEP(vtep2), addFDB(macA, vtep2))
 		})
 	}
 }
@@ -197,15 +200,20 @@ func TestForeignNeighborIsLeftAlone(t *testing.T) {
 			l := newLab(t)
 			run(t, "ip neigh add 10.1.1.1 lladdr 02:00:00:00:09:09 dev br10 "+how)
 			before := neighbors(t)
+			mend := ""
 			for _, op := range []evpn.KernelOp{addNeighbor(hostA, macA), replace(addNeighbor(hostA, macA))} {
-				if failed := l.write(op, addNeighbor(hostB, macA)); len(failed) != 1 || !failed[0].Foreign {
-					t.Errorf("got %+v, want one Foreign", failed)
+				failed := l.write(op, addNeighbor(hostB, macA))
+				if len(failed) != 1 || !failed[0].Foreign {
+					t.Fatalf("got %+v, want one Foreign", failed)
 				}
+				mend = failed[0].Mend
 			}
 			l.must(del(addNeighbor(hostA, macA)), del(addNeighbor(hostB, macA)))
 			if after := neighbors(t); after != before {
 				t.Errorf("got %q, want %q", after, before)
 			}
+			run(t, mend)
+			l.must(addNeighbor(hostA, macA))
 		})
 	}
 }

@@ -9,7 +9,8 @@ import (
 // problem is a kernel entry that could not be made so. It is tried again, with growing pauses.
 type problem struct {
 	why     string
-	foreign bool // an entry that is not ours is in the way; ours follows when it goes
+	mend    string // the command that takes away what is in the way; "": there is none
+	foreign bool   // an entry that is not ours is in the way; ours follows when it goes
 	tries   int
 	batch   uint64    // of the last try
 	retryAt time.Time // zero: the next try is on its way
@@ -72,7 +73,7 @@ func (c *Core) failed(f OpError, batch uint64, now time.Time) {
 		c.problems[f.Op.Key] = p
 	}
 	first := p.tries == 0
-	p.why, p.foreign, p.batch = f.Err.Error(), f.Foreign, batch
+	p.why, p.mend, p.foreign, p.batch = f.Err.Error(), f.Mend, f.Foreign, batch
 	p.retryAt = now.Add(min(firstRetry<<min(p.tries, 16), longestRetry))
 	if c.nextRetry.IsZero() || p.retryAt.Before(c.nextRetry) {
 		c.nextRetry = p.retryAt

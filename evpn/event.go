@@ -132,6 +132,8 @@ type OpError struct {
 	Err error
 	// Foreign says that an entry that is not ours stands in the way and was left alone.
 	Foreign bool
+	// Mend is the command that takes away what stands in the way; "" when there is none.
+	Mend string
 }
 
 // ReadBackDone says that a read-back which Output.ReadBack asked for is over; its Observed facts came before, as far as

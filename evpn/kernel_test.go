@@ -37,7 +37,7 @@ func (k *mapKernel) apply(b KernelBatch) Applied {
 	done := Applied{Batch: b.Seq}
 	for _, op := range b.Ops {
 		if err, foreign := k.write(op); err != nil {
-			done.Failed = append(done.Failed, OpError{Op: op, Err: err, Foreign: foreign})
+			done.Failed = append(done.Failed, OpError{Op: op, Err: err, Foreign: foreign, Mend: map[bool]string{true: "remove it"}[foreign]})
 		}
 	}
 	return done
