@@ -141,12 +141,14 @@ func (p *Path) floodEndpoint() netip.Addr {
 	return p.Attrs.NextHop
 }
 
+const ownNextHop = "next hop is our own VTEP"
+
 // refuse says why an imported path gives no forwarding state in v; "" when it does.
 func (c *Core) refuse(v *macVRF, path *Path) string {
 	a := path.Attrs
 	switch {
 	case a.NextHop == c.cfg.VTEP:
-		return "next hop is our own VTEP" // NH-04
+		return ownNextHop // NH-04
 	case a.NextHop.Is4() != c.cfg.VTEP.Is4():
 		return "next hop is not of the address family of our VTEP"
 	case !isVTEP(a.NextHop):

@@ -22,6 +22,7 @@ type binding struct {
 	since    int64
 	heard    int64 // when the last frame said so
 	leased   int64 // when the host's lease of the address ends, 0 when none is known; all are Unix times in ns
+	asked    uint8 // probes since then
 }
 
 // canBeHost reports whether a local host may have the address.

@@ -61,7 +61,7 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 		b.leased = now.Add(ev.Lease).UnixNano()
 	}
 	if e != nil && e.local != nil && e.local.framed && e.local.said == b.said {
-		e.local.heard, e.local.leased = now.UnixNano(), b.leased
+		e.local.heard, e.local.leased, e.local.asked = now.UnixNano(), b.leased, 0
 		return
 	}
 	if why := v.tooMany(m, e); why != "" {
@@ -200,6 +200,7 @@ func (c *Core) ageBindings(now time.Time) {
 			c.unframe(e)
 			continue
 		case now.Sub(time.Unix(0, e.local.heard)) > probeAfter/2 && m.isLocal():
+			e.local.asked++
 			c.probes = append(c.probes, Probe{VNI: e.vrf.vni, Port: m.local().port, MAC: m.mac, IP: e.ip})
 		}
 		e.ageing = true

@@ -59,7 +59,7 @@ func TestHistoryOfTheFew(t *testing.T) {
 	}
 	want := Record{
 		ID: got[0].ID, At: now, Topic: "mac", What: "moved", VNI: 100, MAC: mac, From: "local", To: "10.255.0.2",
-		Peer: worldPeers[0], RD: RD{7: 1}, Seq: 1,
+		Peer: worldPeers[0], RD: RD{7: 1}, Seq: 1, Noted: true,
 	}
 	if got[0].At = got[0].At.UTC(); got[0] != want {
 		t.Errorf("got  %+v\nwant %+v", got[0], want)

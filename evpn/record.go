@@ -27,6 +27,7 @@ type Record struct {
 	Took  time.Duration // kernel: from the decision to the acknowledgement
 	// Reason is why, in plain words; of a local MAC the port.
 	Reason string
+	Noted  bool // a Note told of it as well
 }
 
 // word is what a kind of record is called.
@@ -89,7 +90,7 @@ func (rec *record) view() Record {
 	w := rec.word()
 	r := Record{
 		ID: rec.id, At: time.Unix(0, rec.at), Topic: w.topic, What: w.what, VNI: rec.vni, MAC: rec.mac, IP: rec.ip.addr(),
-		RD: rec.rd, Seq: rec.seq,
+		RD: rec.rd, Seq: rec.seq, Noted: rec.kind == noted || rec.kind == macMoved,
 	}
 	if rec.kind == macGone || rec.kind == ipGone {
 		r.From = placeName(rec.place.addr())

@@ -228,6 +228,8 @@ func (s *story) do(w *words) {
 		s.clear(w)
 	case "show":
 		s.show(w)
+	case "explain":
+		s.explain(w)
 	case "history":
 		s.history(w)
 	default:
