@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
-	"github.com/evpnd/evpnd/evpn"
 )
 
 func (c *cli) reloadCommand() *cobra.Command {
@@ -85,12 +84,9 @@ func (c *cli) clearDuplicateCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &evpnv1.ClearDuplicateRequest{Vni: f.vni}
 			if len(args) > 0 {
-				if mac, err := evpn.ParseMAC(args[0]); err == nil {
-					req.Mac = mac.String()
-				} else if addr, err := netip.ParseAddr(args[0]); err == nil {
-					req.Ip = addr.String()
-				} else {
-					return fmt.Errorf("%q is neither a MAC nor an IP address", args[0])
+				var err error
+				if req.Mac, req.Ip, err = parseSubject(args[0]); err != nil {
+					return err
 				}
 			}
 			var r *evpnv1.ClearDuplicateResponse

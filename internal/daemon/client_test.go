@@ -76,6 +76,10 @@ func (c *client) call(req proto.Message) ([]proto.Message, error) {
 		return streamed(c.inspect.ListRoutes(c.ctx, req))
 	case *evpnv1.DiagnoseRequest:
 		return single(c.inspect.Diagnose(c.ctx, req))
+	case *evpnv1.ListEventsRequest:
+		return streamed(c.inspect.ListEvents(c.ctx, req))
+	case *evpnv1.ExplainRequest:
+		return single(c.inspect.Explain(c.ctx, req))
 	case *evpnv1.ReloadRequest:
 		return single(c.admin.Reload(c.ctx, req))
 	case *evpnv1.ClearPeerRequest:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/health"
 
 	"github.com/evpnd/evpnd/config"
@@ -123,7 +124,10 @@ func New(opts Options) *Daemon {
 	now := time.Now()
 	d := &Daemon{
 		kernel: opts.Kernel, bgp: opts.BGP, log: opts.Log, opts: opts,
-		owned:    owned{core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}, moves: map[evpn.VNI]uint64{}},
+		owned: owned{
+			core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}, moves: map[evpn.VNI]uint64{},
+			eventLog: noteLimit{Limiter: rate.NewLimiter(eventsPerSecond, eventsAtOnce)},
+		},
 		events:   opts.Events,
 		queries:  make(chan query),
 		stopped:  make(chan struct{}),

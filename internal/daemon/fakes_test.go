@@ -188,7 +188,11 @@ func (k *mapKernel) refuse(key evpn.EntryKey, err error, foreign bool) {
 		delete(k.refusals, key)
 		return
 	}
-	k.refusals[key] = evpn.OpError{Err: err, Foreign: foreign}
+	refusal := evpn.OpError{Err: err, Foreign: foreign}
+	if foreign {
+		refusal.Mend = "take away what is in the way of " + key.String()
+	}
+	k.refusals[key] = refusal
 }
 
 // slow makes every batch take so long; only for a test with a clock of its own.

@@ -15,6 +15,12 @@ const (
 	notesAtOnce    = 20
 )
 
+// Events are logged at debug level, so often at most: a peer that sends its table is no reason for a million lines.
+const (
+	eventsPerSecond = 50
+	eventsAtOnce    = 500
+)
+
 // noteStyle says how one kind of note is logged.
 type noteStyle struct {
 	level    logrus.Level
@@ -26,7 +32,7 @@ var noteStyles = map[evpn.NoteKind]noteStyle{
 	evpn.NoteVNIUp:         {logrus.InfoLevel, "vni up", false},
 	evpn.NoteVNIDown:       {logrus.InfoLevel, "vni down", false},
 	evpn.NoteVNIFault:      {logrus.WarnLevel, "device fault", false},
-	evpn.NoteMACMoved:      {logrus.DebugLevel, "mac moved", false},
+	evpn.NoteMACMoved:      {logrus.DebugLevel, "mac moved", true},
 	evpn.NoteStickyMAC:     {logrus.WarnLevel, "mac that is sticky elsewhere seen here", true},
 	evpn.NoteGateway:       {logrus.WarnLevel, "gateway claimed by someone else", true},
 	evpn.NoteFixedIP:       {logrus.WarnLevel, "ip that is fixed elsewhere claimed here", true},
@@ -118,4 +124,53 @@ func noteFields(n *evpn.Note) logrus.Fields {
 		f["reason"] = n.Reason
 	}
 	return f
+}
+
+// logEvents logs what happened and no note told of, as far as the limit goes. Without debug level it costs nothing.
+func (d *Daemon) logEvents(now time.Time) {
+	last, l := d.core.LastRecord(), &d.eventLog
+	if !d.log.IsLevelEnabled(logrus.DebugLevel) {
+		d.logged = last
+		return
+	}
+	for d.logged < last {
+		n := min(last-d.logged, eventsAtOnce)
+		if left := l.TokensAt(now); float64(n) > left {
+			n = uint64(max(0, left))
+		}
+		if n == 0 {
+			l.dropped += int(last - d.logged)
+			d.logged = last
+			return
+		}
+		l.AllowN(now, int(n))
+		records, upTo, lost := d.core.RecordsAfter(d.logged, evpn.RecordFilter{}, int(n))
+		d.logged, l.dropped = upTo, l.dropped+int(lost)
+		for i := range records {
+			if !records[i].Noted {
+				d.logEvent(&records[i])
+			}
+		}
+	}
+}
+
+func (d *Daemon) logEvent(r *evpn.Record) {
+	n := evpn.Note{VNI: r.VNI, MAC: r.MAC, IP: r.IP, Peer: r.Peer, Count: r.Count, Reason: r.Reason}
+	fields := noteFields(&n)
+	for name, value := range map[string]string{"from": r.From, "vtep": r.To} {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	if r.RD != (evpn.RD{}) {
+		fields["rd"] = r.RD
+	}
+	if r.Seq != 0 {
+		fields["seq"] = r.Seq
+	}
+	if l := &d.eventLog; l.dropped > 0 {
+		fields["unlogged"] = l.dropped
+		l.dropped = 0
+	}
+	d.log.WithFields(fields).Debug(r.Topic + " " + r.What)
 }

@@ -21,6 +21,9 @@ type owned struct {
 	limits map[evpn.NoteKind]*noteLimit
 	moves  map[evpn.VNI]uint64 // changes of a MAC's owner
 	watch  stopwatch
+
+	logged   uint64 // the last of the core's records that was looked at for the log
+	eventLog noteLimit
 }
 
 // keepPeers makes left hold the peers of cfg and no others.
@@ -106,6 +109,7 @@ func (d *Daemon) own(ctx context.Context) {
 		d.waiting.kernel.Store(int64(o.Backlog))
 		d.waiting.routes.Store(int64(len(out.routes)))
 		d.noteAll(o.Notes, now)
+		d.logEvents(now)
 		if !o.Wake.IsZero() {
 			wake.Reset(o.Wake.Sub(now))
 		}

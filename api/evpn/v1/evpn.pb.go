@@ -3321,6 +3321,577 @@ func (x *Fault) GetRemedy() string {
 	return ""
 }
 
+type ListEventsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`     // 0: all
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`      // "": all
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`        // "": all
+	Topic         string                 `protobuf:"bytes,4,opt,name=topic,proto3" json:"topic,omitempty"`  // "": all
+	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // at most so many; 0: 1000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListEventsRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	AsOf          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// Event is one thing that happened. Fields that an event has no use for are empty.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // counts up in the order in which things happened; starts over with the daemon
+	Time  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Topic string                 `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"` // route, mac, ip, vtep, vni, peer, kernel
+	// route: received, withdrawn, dropped (with its session), refused. mac and ip: learned, moved, gone, duplicate,
+	// duplicate-over; mac: sticky; ip: limit. vtep: joined, left. vni: up, down, fault. peer: up, down, end-of-rib, routes.
+	// kernel: written, removed, failed, blocked, repaired, reaped.
+	What          string               `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
+	Vni           uint32               `protobuf:"varint,5,opt,name=vni,proto3" json:"vni,omitempty"`
+	Mac           string               `protobuf:"bytes,6,opt,name=mac,proto3" json:"mac,omitempty"`
+	Ip            string               `protobuf:"bytes,7,opt,name=ip,proto3" json:"ip,omitempty"`
+	From          string               `protobuf:"bytes,8,opt,name=from,proto3" json:"from,omitempty"` // where it was: a VTEP, or "local"
+	To            string               `protobuf:"bytes,9,opt,name=to,proto3" json:"to,omitempty"`     // where it is
+	Peer          string               `protobuf:"bytes,10,opt,name=peer,proto3" json:"peer,omitempty"`
+	Rd            string               `protobuf:"bytes,11,opt,name=rd,proto3" json:"rd,omitempty"`
+	Sequence      uint32               `protobuf:"varint,12,opt,name=sequence,proto3" json:"sequence,omitempty"` // MAC Mobility sequence number
+	Count         uint32               `protobuf:"varint,13,opt,name=count,proto3" json:"count,omitempty"`
+	Took          *durationpb.Duration `protobuf:"bytes,14,opt,name=took,proto3" json:"took,omitempty"`     // kernel: from the decision to the acknowledgement
+	Reason        string               `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"` // in plain words; the port of a local MAC, the table of a kernel entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Event) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Event) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Event) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Event) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Event) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *Event) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Event) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Event) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Event) GetRd() string {
+	if x != nil {
+		return x.Rd
+	}
+	return ""
+}
+
+func (x *Event) GetSequence() uint32 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Event) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Event) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *Event) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ExplainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mac           string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`  // either this
+	Ip            string                 `protobuf:"bytes,2,opt,name=ip,proto3" json:"ip,omitempty"`    // or this
+	Vni           uint32                 `protobuf:"varint,3,opt,name=vni,proto3" json:"vni,omitempty"` // 0: wherever it is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ExplainRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+type ExplainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Explanations  []*Explanation         `protobuf:"bytes,1,rep,name=explanations,proto3" json:"explanations,omitempty"` // one for each VNI that knows it
+	AsOf          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ExplainResponse) GetExplanations() []*Explanation {
+	if x != nil {
+		return x.Explanations
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// Explanation says why a MAC, or an IP and its MAC, are where they are in one VNI.
+type Explanation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"` // 0: routes for it came, and no VNI here imports them
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`
+	Well          bool                   `protobuf:"varint,4,opt,name=well,proto3" json:"well,omitempty"`    // no step has the mark "fault"
+	Steps         []*Step                `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`   // in the order from the source to the kernel
+	Events        []*Event               `protobuf:"bytes,6,rep,name=events,proto3" json:"events,omitempty"` // the last ones about it, oldest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation) Reset() {
+	*x = Explanation{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation) ProtoMessage() {}
+
+func (x *Explanation) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
+func (*Explanation) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Explanation) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *Explanation) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *Explanation) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *Explanation) GetWell() bool {
+	if x != nil {
+		return x.Well
+	}
+	return false
+}
+
+func (x *Explanation) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Explanation) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// Step is one thing that the forwarding of a MAC or IP depends on, or a claim that lost.
+type Step struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mark  string                 `protobuf:"bytes,1,opt,name=mark,proto3" json:"mark,omitempty"` // ok; info: neither good nor bad; wait: on its way; fault
+	// service, learned, imported, best, lost, refused, duplicate, announced, probe, neigh, fdb, nexthop, gone
+	Topic         string                 `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"` // in plain words
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Took          *durationpb.Duration   `protobuf:"bytes,5,opt,name=took,proto3" json:"took,omitempty"` // kernel entries: from the decision to the acknowledgement
+	Mend          string                 `protobuf:"bytes,6,opt,name=mend,proto3" json:"mend,omitempty"` // a command that mends it; "": none is known, or nothing is wrong
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Step) GetMark() string {
+	if x != nil {
+		return x.Mark
+	}
+	return ""
+}
+
+func (x *Step) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Step) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Step) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Step) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *Step) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3329,7 +3900,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3912,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[36]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3925,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{36}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{43}
 }
 
 type ReloadResponse struct {
@@ -3366,7 +3937,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3949,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[37]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +3962,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{37}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReloadResponse) GetChanges() []string {
@@ -3411,7 +3982,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3994,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[38]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +4007,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{38}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -3461,7 +4032,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +4044,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[39]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +4057,7 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{39}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{46}
 }
 
 type ClearDuplicateRequest struct {
@@ -3500,7 +4071,7 @@ type ClearDuplicateRequest struct {
 
 func (x *ClearDuplicateRequest) Reset() {
 	*x = ClearDuplicateRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +4083,7 @@ func (x *ClearDuplicateRequest) String() string {
 func (*ClearDuplicateRequest) ProtoMessage() {}
 
 func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[40]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +4096,7 @@ func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{40}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ClearDuplicateRequest) GetVni() uint32 {
@@ -3558,7 +4129,7 @@ type ClearDuplicateResponse struct {
 
 func (x *ClearDuplicateResponse) Reset() {
 	*x = ClearDuplicateResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +4141,7 @@ func (x *ClearDuplicateResponse) String() string {
 func (*ClearDuplicateResponse) ProtoMessage() {}
 
 func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[41]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +4154,7 @@ func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{41}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ClearDuplicateResponse) GetCleared() uint32 {
@@ -3602,7 +4173,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +4185,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[42]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +4198,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{42}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -3646,7 +4217,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3658,7 +4229,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3671,7 +4242,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{43}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -4000,7 +4571,54 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x06ifname\x18\x04 \x01(\tR\x06ifname\x12\x12\n" +
 	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x16\n" +
 	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x16\n" +
-	"\x06remedy\x18\a \x01(\tR\x06remedy\"\x0f\n" +
+	"\x06remedy\x18\a \x01(\tR\x06remedy\"s\n" +
+	"\x11ListEventsRequest\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x14\n" +
+	"\x05topic\x18\x04 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"m\n" +
+	"\x12ListEventsResponse\x12&\n" +
+	"\x06events\x18\x01 \x03(\v2\x0e.evpn.v1.EventR\x06events\x12/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xe6\x02\n" +
+	"\x05Event\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x12\n" +
+	"\x04what\x18\x04 \x01(\tR\x04what\x12\x10\n" +
+	"\x03vni\x18\x05 \x01(\rR\x03vni\x12\x10\n" +
+	"\x03mac\x18\x06 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\a \x01(\tR\x02ip\x12\x12\n" +
+	"\x04from\x18\b \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\t \x01(\tR\x02to\x12\x12\n" +
+	"\x04peer\x18\n" +
+	" \x01(\tR\x04peer\x12\x0e\n" +
+	"\x02rd\x18\v \x01(\tR\x02rd\x12\x1a\n" +
+	"\bsequence\x18\f \x01(\rR\bsequence\x12\x14\n" +
+	"\x05count\x18\r \x01(\rR\x05count\x12-\n" +
+	"\x04took\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\"D\n" +
+	"\x0eExplainRequest\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x10\n" +
+	"\x03vni\x18\x03 \x01(\rR\x03vni\"|\n" +
+	"\x0fExplainResponse\x128\n" +
+	"\fexplanations\x18\x01 \x03(\v2\x14.evpn.v1.ExplanationR\fexplanations\x12/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xa2\x01\n" +
+	"\vExplanation\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x12\n" +
+	"\x04well\x18\x04 \x01(\bR\x04well\x12#\n" +
+	"\x05steps\x18\x05 \x03(\v2\r.evpn.v1.StepR\x05steps\x12&\n" +
+	"\x06events\x18\x06 \x03(\v2\x0e.evpn.v1.EventR\x06events\"\xb9\x01\n" +
+	"\x04Step\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\tR\x04mark\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12-\n" +
+	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x12\n" +
+	"\x04mend\x18\x06 \x01(\tR\x04mend\"\x0f\n" +
 	"\rReloadRequest\"*\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\achanges\x18\x01 \x03(\tR\achanges\"@\n" +
@@ -4017,7 +4635,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
-	"\bprevious\x18\x01 \x01(\tR\bprevious2\xbc\x04\n" +
+	"\bprevious\x18\x01 \x01(\tR\bprevious2\xc3\x05\n" +
 	"\x0eInspectService\x12B\n" +
 	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12B\n" +
 	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse\x12?\n" +
@@ -4027,7 +4645,10 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\rListNeighbors\x12\x1d.evpn.v1.ListNeighborsRequest\x1a\x1e.evpn.v1.ListNeighborsResponse0\x01\x12G\n" +
 	"\n" +
 	"ListRoutes\x12\x1a.evpn.v1.ListRoutesRequest\x1a\x1b.evpn.v1.ListRoutesResponse0\x01\x12?\n" +
-	"\bDiagnose\x12\x18.evpn.v1.DiagnoseRequest\x1a\x19.evpn.v1.DiagnoseResponse2\xaa\x02\n" +
+	"\bDiagnose\x12\x18.evpn.v1.DiagnoseRequest\x1a\x19.evpn.v1.DiagnoseResponse\x12G\n" +
+	"\n" +
+	"ListEvents\x12\x1a.evpn.v1.ListEventsRequest\x1a\x1b.evpn.v1.ListEventsResponse0\x01\x12<\n" +
+	"\aExplain\x12\x17.evpn.v1.ExplainRequest\x1a\x18.evpn.v1.ExplainResponse2\xaa\x02\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
 	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
@@ -4046,7 +4667,7 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
@@ -4084,97 +4705,118 @@ var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*DiagnoseRequest)(nil),        // 33: evpn.v1.DiagnoseRequest
 	(*DiagnoseResponse)(nil),       // 34: evpn.v1.DiagnoseResponse
 	(*Fault)(nil),                  // 35: evpn.v1.Fault
-	(*ReloadRequest)(nil),          // 36: evpn.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 37: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),       // 38: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),      // 39: evpn.v1.ClearPeerResponse
-	(*ClearDuplicateRequest)(nil),  // 40: evpn.v1.ClearDuplicateRequest
-	(*ClearDuplicateResponse)(nil), // 41: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 42: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 43: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 45: google.protobuf.Duration
+	(*ListEventsRequest)(nil),      // 36: evpn.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),     // 37: evpn.v1.ListEventsResponse
+	(*Event)(nil),                  // 38: evpn.v1.Event
+	(*ExplainRequest)(nil),         // 39: evpn.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 40: evpn.v1.ExplainResponse
+	(*Explanation)(nil),            // 41: evpn.v1.Explanation
+	(*Step)(nil),                   // 42: evpn.v1.Step
+	(*ReloadRequest)(nil),          // 43: evpn.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 44: evpn.v1.ReloadResponse
+	(*ClearPeerRequest)(nil),       // 45: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 46: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 47: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 48: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 49: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 50: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 52: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	44, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	44, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	45, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	51, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	52, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
 	5,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
 	6,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	44, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	51, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
 	7,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
 	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
 	4,  // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
 	16, // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
-	44, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	44, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	51, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	51, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
 	10, // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	44, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	44, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	45, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	45, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	51, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	52, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	52, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	11, // 18: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
 	14, // 19: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	44, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	44, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	51, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
 	15, // 22: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
 	16, // 23: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
 	19, // 24: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	44, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 26: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	44, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	51, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
 	22, // 28: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	44, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 30: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	44, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	51, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
 	28, // 32: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
 	23, // 33: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	44, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	44, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	51, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	51, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
 	26, // 36: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	44, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 38: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	44, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	51, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
 	28, // 40: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
 	23, // 41: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	44, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	44, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	51, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	51, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
 	31, // 44: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	44, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
 	32, // 46: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	44, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	51, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
 	35, // 48: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	44, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	0,  // 50: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 51: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 52: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 53: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 54: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 55: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 56: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 57: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 58: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	38, // 59: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	40, // 60: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	42, // 61: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 62: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 63: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 64: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 65: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 66: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 67: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 68: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 69: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 70: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	39, // 71: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	41, // 72: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	43, // 73: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	62, // [62:74] is the sub-list for method output_type
-	50, // [50:62] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	51, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	38, // 50: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
+	51, // 51: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	51, // 52: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	52, // 53: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	41, // 54: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
+	51, // 55: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	42, // 56: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
+	38, // 57: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
+	51, // 58: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	52, // 59: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	0,  // 60: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 61: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 62: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 63: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 64: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 65: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 66: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 67: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 68: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 69: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 70: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	45, // 71: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	47, // 72: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	49, // 73: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 74: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 75: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 76: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 77: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 78: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 79: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 80: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 81: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 82: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 83: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 84: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	46, // 85: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	48, // 86: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	50, // 87: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	74, // [74:88] is the sub-list for method output_type
+	60, // [60:74] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -4188,7 +4830,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

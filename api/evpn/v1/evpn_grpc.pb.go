@@ -34,6 +34,8 @@ const (
 	InspectService_ListNeighbors_FullMethodName = "/evpn.v1.InspectService/ListNeighbors"
 	InspectService_ListRoutes_FullMethodName    = "/evpn.v1.InspectService/ListRoutes"
 	InspectService_Diagnose_FullMethodName      = "/evpn.v1.InspectService/Diagnose"
+	InspectService_ListEvents_FullMethodName    = "/evpn.v1.InspectService/ListEvents"
+	InspectService_Explain_FullMethodName       = "/evpn.v1.InspectService/Explain"
 )
 
 // InspectServiceClient is the client API for InspectService service.
@@ -65,6 +67,12 @@ type InspectServiceClient interface {
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListRoutesResponse], error)
 	// Diagnose looks for what is set up wrongly: devices, addresses and routes of this host, peers, and what they send.
 	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
+	// ListEvents lists what happened lately, oldest first: the newest of those that pass the filters. What is remembered is
+	// bounded: some ten thousand routine events of routes and kernel entries, and apart from them what stands out.
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEventsResponse], error)
+	// Explain says why a MAC or an IP is where it is, step by step, and what is wrong. NOT_FOUND: it is not known, and was not
+	// lately. INVALID_ARGUMENT: neither or both are given.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
 type inspectServiceClient struct {
@@ -182,6 +190,35 @@ func (c *inspectServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest
 	return out, nil
 }
 
+func (c *inspectServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[3], InspectService_ListEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListEventsRequest, ListEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListEventsClient = grpc.ServerStreamingClient[ListEventsResponse]
+
+func (c *inspectServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, InspectService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServiceServer is the server API for InspectService service.
 // All implementations must embed UnimplementedInspectServiceServer
 // for forward compatibility.
@@ -211,6 +248,12 @@ type InspectServiceServer interface {
 	ListRoutes(*ListRoutesRequest, grpc.ServerStreamingServer[ListRoutesResponse]) error
 	// Diagnose looks for what is set up wrongly: devices, addresses and routes of this host, peers, and what they send.
 	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
+	// ListEvents lists what happened lately, oldest first: the newest of those that pass the filters. What is remembered is
+	// bounded: some ten thousand routine events of routes and kernel entries, and apart from them what stands out.
+	ListEvents(*ListEventsRequest, grpc.ServerStreamingServer[ListEventsResponse]) error
+	// Explain says why a MAC or an IP is where it is, step by step, and what is wrong. NOT_FOUND: it is not known, and was not
+	// lately. INVALID_ARGUMENT: neither or both are given.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedInspectServiceServer()
 }
 
@@ -244,6 +287,12 @@ func (UnimplementedInspectServiceServer) ListRoutes(*ListRoutesRequest, grpc.Ser
 }
 func (UnimplementedInspectServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
+}
+func (UnimplementedInspectServiceServer) ListEvents(*ListEventsRequest, grpc.ServerStreamingServer[ListEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListEvents not implemented")
+}
+func (UnimplementedInspectServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedInspectServiceServer) mustEmbedUnimplementedInspectServiceServer() {}
 func (UnimplementedInspectServiceServer) testEmbeddedByValue()                        {}
@@ -389,6 +438,35 @@ func _InspectService_Diagnose_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InspectService_ListEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServiceServer).ListEvents(m, &grpc.GenericServerStream[ListEventsRequest, ListEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListEventsServer = grpc.ServerStreamingServer[ListEventsResponse]
+
+func _InspectService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InspectService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InspectService_ServiceDesc is the grpc.ServiceDesc for InspectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -416,6 +494,10 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Diagnose",
 			Handler:    _InspectService_Diagnose_Handler,
 		},
+		{
+			MethodName: "Explain",
+			Handler:    _InspectService_Explain_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -431,6 +513,11 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ListRoutes",
 			Handler:       _InspectService_ListRoutes_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListEvents",
+			Handler:       _InspectService_ListEvents_Handler,
 			ServerStreams: true,
 		},
 	},
