@@ -107,6 +107,7 @@ func (c *Core) bind(e *ipEntry, b binding, now time.Time) {
 		b.since = now.UnixNano()
 		m := e.vrf.mac(b.mac)
 		m.own().ips = append(m.ips(), e)
+		c.changed(m)
 	}
 	e.local = &b
 	delete(c.claimants, e)

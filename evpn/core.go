@@ -75,6 +75,7 @@ type Core struct {
 	refused  map[refusal]int
 
 	history history
+	changes *changes    // of rows, for those who follow; nil: nobody does
 	flying  []sentBatch // kernel batches on their way, oldest first
 
 	routes    []RouteOp

@@ -37,6 +37,9 @@ func (c *Core) applied(ev Applied, now time.Time) {
 	}
 	for len(c.flying) > 0 && c.flying[0].seq <= c.acked {
 		c.history.acknowledged(c.flying[0], failed)
+		if c.changes != nil {
+			c.changes.written(c.flying[0].ops)
+		}
 		c.flying = slices.Delete(c.flying, 0, 1)
 	}
 	c.sent = slices.DeleteFunc(c.sent, func(op sentOp) bool {
@@ -208,6 +211,7 @@ func (c *Core) found(h holder, p place) int {
 		delete(c.problems, h.key())
 	}
 	c.want(h, s.want)
+	c.changed(h)
 	h.forget(c)
 	return 1
 }
@@ -226,6 +230,7 @@ func (c *Core) tampered(ev Tampered) {
 		}
 		s.set(unknown, true)
 		c.want(h, s.want)
+		c.changed(h)
 		if key.Table == TableVTEP { // the kernel drops the FDB entries behind a nexthop without a word
 			for vni := range c.vrfs {
 				c.readBack[vni] = true

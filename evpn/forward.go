@@ -369,6 +369,7 @@ func (c *Core) send(b *KernelBatch, h holder) {
 		m.local().batch = b.Seq
 	}
 	c.settle(h, s.want)
+	c.changed(h)
 	s.batch = b.Seq
 	s.set(queued, false)
 }

@@ -278,6 +278,7 @@ func (c *Core) attachmentDown(vni VNI) {
 	for _, h := range c.held(v, func(holder) bool { return true }) {
 		c.want(h, place{})
 		c.settle(h, place{})
+		c.changed(h)
 	}
 	v.at = nil
 	delete(c.readBack, vni)

@@ -102,6 +102,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	if v.inService() {
 		c.want(m, c.placeOf(m))
 	}
+	c.changed(m)
 	for _, e := range m.ips() {
 		c.dirtyIP(e)
 	}
@@ -329,6 +330,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 		}
 		c.want(e, p)
 	}
+	c.changed(e)
 	c.forgetIP(e)
 }
 

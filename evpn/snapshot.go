@@ -205,7 +205,7 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 	var out []MACView
 	for _, v := range c.vrfsFor(vni) {
 		for _, m := range v.macsInOrder() {
-			if m.local() != nil || m.best != nil || m.place.have.there() || m.flaps().duplicate() {
+			if m.shown() {
 				view := c.macView(m)
 				if candidates {
 					view.Candidates = c.candidates(m)
@@ -215,6 +215,11 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 		}
 	}
 	return out
+}
+
+// shown reports whether the MAC is a row of the table.
+func (m *macEntry) shown() bool {
+	return m.local() != nil || m.best != nil || m.place.have.there() || m.flaps().duplicate()
 }
 
 func (c *Core) macView(m *macEntry) MACView {
@@ -311,26 +316,8 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 	var out []NeighborView
 	for _, v := range c.vrfsFor(vni) {
 		for _, e := range v.ipsInOrder() {
-			view := NeighborView{VNI: v.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil, Duplicate: e.flaps.view()}
-			switch {
-			case e.best != nil:
-				view.MAC, view.VTEP, view.Seq, view.Router = e.best.mac, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
-				view.Since, view.Sticky = time.Unix(0, e.best.received), e.best.Attrs.Sticky
-			case e.binding() != nil:
-				b := e.binding()
-				view.MAC, view.Local, view.Router, view.Since = b.mac, true, b.router, time.Unix(0, b.since)
-				if b.leased != 0 {
-					view.LeaseEnd = time.Unix(0, b.leased)
-				}
-				if e.out != nil {
-					view.Seq = e.out.seq
-				}
-				if m := v.macs[b.mac]; m != nil && m.local() != nil {
-					view.Port = m.local().port
-				}
-			case e.place.have.there():
-				view.MAC, view.Router = e.place.have.mac(), e.place.have.router()
-			default:
+			view, ok := c.neighborView(e)
+			if !ok {
 				continue
 			}
 			if candidates {
@@ -340,6 +327,33 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 		}
 	}
 	return out
+}
+
+// neighborView is false when the IP is no row of the table.
+func (c *Core) neighborView(e *ipEntry) (NeighborView, bool) {
+	view := NeighborView{VNI: e.vrf.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil, Duplicate: e.flaps.view()}
+	switch {
+	case e.best != nil:
+		view.MAC, view.VTEP, view.Seq, view.Router = e.best.mac, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
+		view.Since, view.Sticky = time.Unix(0, e.best.received), e.best.Attrs.Sticky
+	case e.binding() != nil:
+		b := e.binding()
+		view.MAC, view.Local, view.Router, view.Since = b.mac, true, b.router, time.Unix(0, b.since)
+		if b.leased != 0 {
+			view.LeaseEnd = time.Unix(0, b.leased)
+		}
+		if e.out != nil {
+			view.Seq = e.out.seq
+		}
+		if m := e.vrf.macs[b.mac]; m != nil && m.local() != nil {
+			view.Port = m.local().port
+		}
+	case e.place.have.there():
+		view.MAC, view.Router = e.place.have.mac(), e.place.have.router()
+	default:
+		return NeighborView{}, false
+	}
+	return view, true
 }
 
 // VTEPs returns the remote VTEPs of one VNI in order, or of all when vni is 0.
