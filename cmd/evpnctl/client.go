@@ -21,6 +21,15 @@ const maxMessage = 64 << 20
 
 // call runs fn on a connection to the daemon, with the deadline of --timeout.
 func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientConn) error) error {
+	return c.connect(ctx, func(conn *grpc.ClientConn) error {
+		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return fn(ctx, conn)
+	})
+}
+
+// connect runs fn on a connection to the daemon, for as long as it likes.
+func (c *cli) connect(ctx context.Context, fn func(*grpc.ClientConn) error) error {
 	path, err := socketPath(c.target)
 	if err != nil {
 		return err
@@ -41,9 +50,7 @@ func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientCon
 		return fmt.Errorf("use target %q: %w", c.target, err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	err = fn(ctx, conn)
+	err = fn(conn)
 	if cause := dialErr.Load(); cause != nil && status.Code(err) == codes.Unavailable {
 		return unreachable(*cause)
 	}

@@ -64,3 +64,32 @@ func (inspect) Explain(_ context.Context, r *evpnv1.ExplainRequest) (*evpnv1.Exp
 	}
 	return nil, status.Errorf(codes.NotFound, "%s%s is not known", r.Mac, r.Ip)
 }
+
+// Watch sends a little of everything and then stops, as a daemon that is stopped does.
+func (inspect) Watch(r *evpnv1.WatchRequest, stream grpc.ServerStreamingServer[evpnv1.WatchResponse]) error {
+	messages := []*evpnv1.WatchResponse{{Reset_: true}, {Synced: true, Token: "me.1.7"}}
+	switch r.Kinds[0] {
+	case "event":
+		events := keep(fakeEvents, func(e *evpnv1.Event) bool { return r.Topic == "" || r.Topic == e.Topic })
+		messages = append(messages, &evpnv1.WatchResponse{Events: events, Token: "me.1.11"}, &evpnv1.WatchResponse{Lost: 12})
+	case "mac":
+		row := &evpnv1.MAC{Vni: 100, Mac: "02:00:00:00:00:02", Origin: "remote", Vtep: "10.255.0.2", Kernel: &evpnv1.KernelEntry{State: "installed"}}
+		moved := &evpnv1.MAC{Vni: 100, Mac: "02:00:00:00:00:02", Origin: "local", Port: "tap2", Sequence: 1, Announced: true}
+		messages = []*evpnv1.WatchResponse{
+			messages[0],
+			{Macs: []*evpnv1.MAC{row}},
+			messages[1],
+			{Macs: []*evpnv1.MAC{moved}},
+			{Gone: []*evpnv1.GoneRow{{Vni: 100, Mac: "02:00:00:00:00:02"}}},
+		}
+	case "neighbor":
+		row := &evpnv1.Neighbor{Vni: 100, Ip: "172.16.100.2", Mac: "02:00:00:00:00:02", Origin: "remote", Vtep: "10.255.0.2", Kernel: &evpnv1.KernelEntry{State: "pending"}}
+		messages = append(messages, &evpnv1.WatchResponse{Neighbors: []*evpnv1.Neighbor{row}})
+	}
+	for _, m := range messages {
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Unavailable, "evpnd is stopping")
+}

@@ -75,7 +75,7 @@ Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 no such VNI, MAC, 
 	flags.BoolVar(&c.noHeaders, "no-headers", false, "only the rows of a table")
 	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "longest wait for an answer")
 	mustComplete(root, "output", formats)
-	root.AddCommand(c.showCommand(), c.explainCommand(), c.historyCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(),
+	root.AddCommand(c.showCommand(), c.explainCommand(), c.historyCommand(), c.monitorCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(),
 		c.versionCommand(), manual.Command("1"))
 	return root
 }

@@ -80,6 +80,8 @@ func (c *client) call(req proto.Message) ([]proto.Message, error) {
 		return streamed(c.inspect.ListEvents(c.ctx, req))
 	case *evpnv1.ExplainRequest:
 		return single(c.inspect.Explain(c.ctx, req))
+	case *evpnv1.WatchRequest:
+		return streamed(c.inspect.Watch(c.ctx, req))
 	case *evpnv1.ReloadRequest:
 		return single(c.admin.Reload(c.ctx, req))
 	case *evpnv1.ClearPeerRequest:

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -81,15 +82,16 @@ type Daemon struct {
 	probesIn chan []evpn.Probe
 	routesIn chan announcement
 
-	started time.Time
-	config  configState
-	counts  counters
-	latency latencies
-	waiting backlogs
-	ready   atomic.Bool // the kernel has been read, and BGP has our routes
-	checks  *health.Server
-	manager serviceManager
-	heart   heartbeat
+	started  time.Time
+	instance string // tells the tokens of this life from those of others
+	config   configState
+	counts   counters
+	latency  latencies
+	waiting  backlogs
+	ready    atomic.Bool // the kernel has been read, and BGP has our routes
+	checks   *health.Server
+	manager  serviceManager
+	heart    heartbeat
 }
 
 // Options are the parts of a daemon.
@@ -125,7 +127,7 @@ func New(opts Options) *Daemon {
 	d := &Daemon{
 		kernel: opts.Kernel, bgp: opts.BGP, log: opts.Log, opts: opts,
 		owned: owned{
-			core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}, moves: map[evpn.VNI]uint64{},
+			core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}, moves: map[evpn.VNI]uint64{}, watchers: map[chan struct{}]bool{},
 			eventLog: noteLimit{Limiter: rate.NewLimiter(eventsPerSecond, eventsAtOnce)},
 		},
 		events:   opts.Events,
@@ -136,6 +138,7 @@ func New(opts Options) *Daemon {
 		routesIn: make(chan announcement),
 		started:  now,
 		latency:  newLatencies(),
+		instance: strconv.FormatInt(now.UnixNano(), 36),
 		config:   configState{current: opts.Config, loaded: now},
 		checks:   health.NewServer(),
 		manager:  serviceManager{send: opts.Notify},

@@ -195,19 +195,19 @@ func (s *inspect) ListMACs(req *evpnv1.ListMACsRequest, out evpnv1.InspectServic
 	if err := s.knowsVNI(out.Context(), req.Vni); err != nil {
 		return err
 	}
-	var views []evpn.MACView
-	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.MACs(evpn.VNI(req.Vni), req.Candidates) })
-	if err != nil {
-		return err
-	}
-	var macs []*evpnv1.MAC
-	for _, v := range views {
-		if want.matches(v.MAC, netip.Addr{}, v.VTEP, isLocal(v)) && (v.Duplicate != nil || !req.Duplicates) {
-			macs = append(macs, protoMAC(v))
-		}
-	}
-	return stream(macs, func(part []*evpnv1.MAC) error {
-		return out.Send(&evpnv1.ListMACsResponse{Macs: part, AsOf: at})
+	return list(out.Context(), s, req.Vni, func(vnis []evpn.VNI, at *timestamppb.Timestamp, p *packer[*evpnv1.MAC]) error {
+		p.send = func(part []*evpnv1.MAC) error { return out.Send(&evpnv1.ListMACsResponse{Macs: part, AsOf: at}) }
+		return s.eachMAC(out.Context(), vnis, want, req.Candidates, func(rows []evpn.MACView, _ *timestamppb.Timestamp) error {
+			for i := range rows {
+				v := &rows[i]
+				if want.matches(v.MAC, netip.Addr{}, v.VTEP, isLocal(*v)) && (v.Duplicate != nil || !req.Duplicates) {
+					if err := p.add(protoMAC(*v)); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
 	})
 }
 
@@ -219,20 +219,60 @@ func (s *inspect) ListNeighbors(req *evpnv1.ListNeighborsRequest, out evpnv1.Ins
 	if err := s.knowsVNI(out.Context(), req.Vni); err != nil {
 		return err
 	}
-	var views []evpn.NeighborView
-	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.Neighbors(evpn.VNI(req.Vni), req.Candidates) })
+	return list(out.Context(), s, req.Vni, func(vnis []evpn.VNI, at *timestamppb.Timestamp, p *packer[*evpnv1.Neighbor]) error {
+		p.send = func(part []*evpnv1.Neighbor) error {
+			return out.Send(&evpnv1.ListNeighborsResponse{Neighbors: part, AsOf: at})
+		}
+		return s.eachNeighbor(out.Context(), vnis, want, req.Candidates, func(rows []evpn.NeighborView, _ *timestamppb.Timestamp) error {
+			for i := range rows {
+				if v := &rows[i]; want.matches(v.MAC, v.IP, v.VTEP, v.Local) {
+					if err := p.add(protoNeighbor(*v)); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// packer puts items into messages of one chunk each.
+type packer[T any] struct {
+	items []T
+	sent  bool
+	send  func([]T) error
+}
+
+func (p *packer[T]) add(item T) error {
+	if p.items = append(p.items, item); len(p.items) < chunk {
+		return nil
+	}
+	return p.flush()
+}
+
+// flush sends what is left.
+func (p *packer[T]) flush() error {
+	items := p.items
+	p.items, p.sent = make([]T, 0, chunk), true
+	return p.send(items)
+}
+
+// list has read send the rows of one VNI, or with 0 of all: at least one message.
+func list[T any](ctx context.Context, s *inspect, vni uint32, read func([]evpn.VNI, *timestamppb.Timestamp, *packer[T]) error) error {
+	vnis := []evpn.VNI{evpn.VNI(vni)}
+	at, err := s.snapshot(ctx, func(c *evpn.Core) {
+		if vni == 0 {
+			vnis = c.ServedVNIs()
+		}
+	})
 	if err != nil {
 		return err
 	}
-	var neighbors []*evpnv1.Neighbor
-	for _, v := range views {
-		if want.matches(v.MAC, v.IP, v.VTEP, v.Local) {
-			neighbors = append(neighbors, protoNeighbor(v))
-		}
+	var p packer[T]
+	if err := read(vnis, at, &p); err != nil || len(p.items) == 0 && p.sent {
+		return err
 	}
-	return stream(neighbors, func(part []*evpnv1.Neighbor) error {
-		return out.Send(&evpnv1.ListNeighborsResponse{Neighbors: part, AsOf: at})
-	})
+	return p.flush()
 }
 
 func (s *inspect) ListRoutes(req *evpnv1.ListRoutesRequest, out evpnv1.InspectService_ListRoutesServer) error {

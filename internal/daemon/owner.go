@@ -22,6 +22,9 @@ type owned struct {
 	moves  map[evpn.VNI]uint64 // changes of a MAC's owner
 	watch  stopwatch
 
+	watchers map[chan struct{}]bool // those who follow; each is told, without waiting, that there is something new
+	told     [2]uint64              // the last record and the last change that they were told of
+
 	logged   uint64 // the last of the core's records that was looked at for the log
 	eventLog noteLimit
 }
@@ -110,6 +113,7 @@ func (d *Daemon) own(ctx context.Context) {
 		d.waiting.routes.Store(int64(len(out.routes)))
 		d.noteAll(o.Notes, now)
 		d.logEvents(now)
+		d.tellWatchers()
 		if !o.Wake.IsZero() {
 			wake.Reset(o.Wake.Sub(now))
 		}

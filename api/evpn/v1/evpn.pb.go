@@ -3892,6 +3892,243 @@ func (x *Step) GetMend() string {
 	return ""
 }
 
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kinds         []string               `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"` // mac, neighbor: tables; event: what happens, which has no rows at the beginning; none: all
+	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`    // 0: all
+	Topic         string                 `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"` // of events; "": all
+	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"` // of the last message received; "": from the beginning
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *WatchRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *WatchRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *WatchRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type WatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reset_        bool                   `protobuf:"varint,1,opt,name=reset,proto3" json:"reset,omitempty"`   // forget all rows: the tables follow
+	Synced        bool                   `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"` // the tables are complete; what follows are changes
+	Lost          uint64                 `protobuf:"varint,3,opt,name=lost,proto3" json:"lost,omitempty"`     // so many changes are forgotten that were not sent
+	Macs          []*MAC                 `protobuf:"bytes,4,rep,name=macs,proto3" json:"macs,omitempty"`      // new, or different
+	Neighbors     []*Neighbor            `protobuf:"bytes,5,rep,name=neighbors,proto3" json:"neighbors,omitempty"`
+	Gone          []*GoneRow             `protobuf:"bytes,6,rep,name=gone,proto3" json:"gone,omitempty"`
+	Events        []*Event               `protobuf:"bytes,7,rep,name=events,proto3" json:"events,omitempty"`
+	Token         string                 `protobuf:"bytes,8,opt,name=token,proto3" json:"token,omitempty"` // to go on behind this message; "" before synced
+	AsOf          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *WatchResponse) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+func (x *WatchResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
+func (x *WatchResponse) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *WatchResponse) GetMacs() []*MAC {
+	if x != nil {
+		return x.Macs
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetNeighbors() []*Neighbor {
+	if x != nil {
+		return x.Neighbors
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetGone() []*GoneRow {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *WatchResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// GoneRow names a row that is in its table no more.
+type GoneRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"` // of the MAC table
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`   // of the neighbour table
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoneRow) Reset() {
+	*x = GoneRow{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoneRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoneRow) ProtoMessage() {}
+
+func (x *GoneRow) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoneRow.ProtoReflect.Descriptor instead.
+func (*GoneRow) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GoneRow) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *GoneRow) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *GoneRow) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3900,7 +4137,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3912,7 +4149,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[43]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3925,7 +4162,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{43}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{46}
 }
 
 type ReloadResponse struct {
@@ -3937,7 +4174,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[44]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3949,7 +4186,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[44]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3962,7 +4199,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{44}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReloadResponse) GetChanges() []string {
@@ -3982,7 +4219,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[45]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4231,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[45]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4007,7 +4244,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{45}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -4032,7 +4269,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[46]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4281,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[46]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4294,7 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{46}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{49}
 }
 
 type ClearDuplicateRequest struct {
@@ -4071,7 +4308,7 @@ type ClearDuplicateRequest struct {
 
 func (x *ClearDuplicateRequest) Reset() {
 	*x = ClearDuplicateRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[47]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4083,7 +4320,7 @@ func (x *ClearDuplicateRequest) String() string {
 func (*ClearDuplicateRequest) ProtoMessage() {}
 
 func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[47]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4096,7 +4333,7 @@ func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{47}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ClearDuplicateRequest) GetVni() uint32 {
@@ -4129,7 +4366,7 @@ type ClearDuplicateResponse struct {
 
 func (x *ClearDuplicateResponse) Reset() {
 	*x = ClearDuplicateResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4378,7 @@ func (x *ClearDuplicateResponse) String() string {
 func (*ClearDuplicateResponse) ProtoMessage() {}
 
 func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4391,7 @@ func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{48}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ClearDuplicateResponse) GetCleared() uint32 {
@@ -4173,7 +4410,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4185,7 +4422,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4198,7 +4435,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{49}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -4217,7 +4454,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4229,7 +4466,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4242,7 +4479,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{50}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -4618,7 +4855,26 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12-\n" +
 	"\x04took\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x12\n" +
-	"\x04mend\x18\x06 \x01(\tR\x04mend\"\x0f\n" +
+	"\x04mend\x18\x06 \x01(\tR\x04mend\"b\n" +
+	"\fWatchRequest\x12\x14\n" +
+	"\x05kinds\x18\x01 \x03(\tR\x05kinds\x12\x10\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x14\n" +
+	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\"\xb9\x02\n" +
+	"\rWatchResponse\x12\x14\n" +
+	"\x05reset\x18\x01 \x01(\bR\x05reset\x12\x16\n" +
+	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x12\n" +
+	"\x04lost\x18\x03 \x01(\x04R\x04lost\x12 \n" +
+	"\x04macs\x18\x04 \x03(\v2\f.evpn.v1.MACR\x04macs\x12/\n" +
+	"\tneighbors\x18\x05 \x03(\v2\x11.evpn.v1.NeighborR\tneighbors\x12$\n" +
+	"\x04gone\x18\x06 \x03(\v2\x10.evpn.v1.GoneRowR\x04gone\x12&\n" +
+	"\x06events\x18\a \x03(\v2\x0e.evpn.v1.EventR\x06events\x12\x14\n" +
+	"\x05token\x18\b \x01(\tR\x05token\x12/\n" +
+	"\x05as_of\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"=\n" +
+	"\aGoneRow\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\"\x0f\n" +
 	"\rReloadRequest\"*\n" +
 	"\x0eReloadResponse\x12\x18\n" +
 	"\achanges\x18\x01 \x03(\tR\achanges\"@\n" +
@@ -4635,7 +4891,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
-	"\bprevious\x18\x01 \x01(\tR\bprevious2\xc3\x05\n" +
+	"\bprevious\x18\x01 \x01(\tR\bprevious2\xfd\x05\n" +
 	"\x0eInspectService\x12B\n" +
 	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12B\n" +
 	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse\x12?\n" +
@@ -4648,7 +4904,8 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\bDiagnose\x12\x18.evpn.v1.DiagnoseRequest\x1a\x19.evpn.v1.DiagnoseResponse\x12G\n" +
 	"\n" +
 	"ListEvents\x12\x1a.evpn.v1.ListEventsRequest\x1a\x1b.evpn.v1.ListEventsResponse0\x01\x12<\n" +
-	"\aExplain\x12\x17.evpn.v1.ExplainRequest\x1a\x18.evpn.v1.ExplainResponse2\xaa\x02\n" +
+	"\aExplain\x12\x17.evpn.v1.ExplainRequest\x1a\x18.evpn.v1.ExplainResponse\x128\n" +
+	"\x05Watch\x12\x15.evpn.v1.WatchRequest\x1a\x16.evpn.v1.WatchResponse0\x012\xaa\x02\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
 	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
@@ -4667,7 +4924,7 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
@@ -4712,111 +4969,121 @@ var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*ExplainResponse)(nil),        // 40: evpn.v1.ExplainResponse
 	(*Explanation)(nil),            // 41: evpn.v1.Explanation
 	(*Step)(nil),                   // 42: evpn.v1.Step
-	(*ReloadRequest)(nil),          // 43: evpn.v1.ReloadRequest
-	(*ReloadResponse)(nil),         // 44: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),       // 45: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),      // 46: evpn.v1.ClearPeerResponse
-	(*ClearDuplicateRequest)(nil),  // 47: evpn.v1.ClearDuplicateRequest
-	(*ClearDuplicateResponse)(nil), // 48: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 49: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 50: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 52: google.protobuf.Duration
+	(*WatchRequest)(nil),           // 43: evpn.v1.WatchRequest
+	(*WatchResponse)(nil),          // 44: evpn.v1.WatchResponse
+	(*GoneRow)(nil),                // 45: evpn.v1.GoneRow
+	(*ReloadRequest)(nil),          // 46: evpn.v1.ReloadRequest
+	(*ReloadResponse)(nil),         // 47: evpn.v1.ReloadResponse
+	(*ClearPeerRequest)(nil),       // 48: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 49: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 50: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 51: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 52: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 53: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	51, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	51, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	52, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	54, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	55, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
 	5,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
 	6,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	51, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	54, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
 	7,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
 	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
 	4,  // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
 	16, // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
-	51, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	51, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	54, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	54, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
 	10, // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	51, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	51, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	52, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	52, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	54, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	55, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	55, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	11, // 18: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
 	14, // 19: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	51, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	51, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	54, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
 	15, // 22: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
 	16, // 23: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
 	19, // 24: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	51, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 26: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	51, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	54, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
 	22, // 28: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	51, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 30: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	51, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	54, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
 	28, // 32: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
 	23, // 33: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	51, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	51, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	54, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	54, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
 	26, // 36: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	51, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 38: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	51, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	54, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
 	28, // 40: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
 	23, // 41: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	51, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	51, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	54, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	54, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
 	31, // 44: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	51, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
 	32, // 46: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	51, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	54, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
 	35, // 48: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	51, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
 	38, // 50: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	51, // 51: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	51, // 52: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	52, // 53: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	54, // 51: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 52: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	55, // 53: evpn.v1.Event.took:type_name -> google.protobuf.Duration
 	41, // 54: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	51, // 55: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	54, // 55: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
 	42, // 56: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
 	38, // 57: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	51, // 58: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	52, // 59: evpn.v1.Step.took:type_name -> google.protobuf.Duration
-	0,  // 60: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 61: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 62: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 63: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 64: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 65: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 66: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 67: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 68: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 69: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 70: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	45, // 71: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	47, // 72: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	49, // 73: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 74: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 75: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 76: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 77: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 78: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 79: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 80: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 81: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 82: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 83: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 84: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	46, // 85: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	48, // 86: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	50, // 87: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	74, // [74:88] is the sub-list for method output_type
-	60, // [60:74] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	54, // 58: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	55, // 59: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	22, // 60: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
+	26, // 61: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
+	45, // 62: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
+	38, // 63: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
+	54, // 64: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	0,  // 65: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 66: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 67: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 68: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 69: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 70: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 71: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 72: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 73: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 74: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 75: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	46, // 76: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	48, // 77: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	50, // 78: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	52, // 79: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 80: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 81: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 82: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 83: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 84: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 85: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 86: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 87: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 88: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 89: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 90: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	47, // 91: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	49, // 92: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	51, // 93: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	53, // 94: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	80, // [80:95] is the sub-list for method output_type
+	65, // [65:80] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -4830,7 +5097,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -36,6 +36,7 @@ const (
 	InspectService_Diagnose_FullMethodName      = "/evpn.v1.InspectService/Diagnose"
 	InspectService_ListEvents_FullMethodName    = "/evpn.v1.InspectService/ListEvents"
 	InspectService_Explain_FullMethodName       = "/evpn.v1.InspectService/Explain"
+	InspectService_Watch_FullMethodName         = "/evpn.v1.InspectService/Watch"
 )
 
 // InspectServiceClient is the client API for InspectService service.
@@ -44,8 +45,10 @@ const (
 //
 // InspectService answers what the daemon knows; nothing in it changes anything.
 //
-// Every answer is one consistent snapshot, taken at as_of, in a fixed order: by VNI, then MAC or IP as numbers. Calls
-// that stream send messages of at most 500 items, and at least one message, so that as_of arrives even with no items.
+// Answers come in a fixed order: by VNI, then MAC or IP as numbers. Calls that stream send messages of at most 500 items,
+// and at least one message, so that as_of arrives even with no items. Every answer is one consistent snapshot, taken at
+// as_of, but for ListMACs and ListNeighbors, whose tables can be large: their rows are read 500 at a time, each as it is at
+// that moment, and as_of is when reading began. Rows that come or go meanwhile may be there or not. Use Watch to be right.
 //
 // Errors: INVALID_ARGUMENT for a filter that cannot be read; NOT_FOUND for a VNI that is neither served nor configured
 // (ListVNIs, ListVTEPs, ListMACs, ListNeighbors). A filter that matches nothing else gives no items and no error.
@@ -73,6 +76,14 @@ type InspectServiceClient interface {
 	// Explain says why a MAC or an IP is where it is, step by step, and what is wrong. NOT_FOUND: it is not known, and was not
 	// lately. INVALID_ARGUMENT: neither or both are given.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// Watch sends tables as they are, and then what changes in them, until the client ends it. A stream begins with reset, then
+	// come all rows, then synced, then changes: rows that are new or different as a whole, and the names of those that are
+	// gone. Several changes of one row may come as one. A reader that is so slow that changes had to be forgotten is told how
+	// many (lost), and unless it watches events only, everything begins anew with reset. With a token of a message it had, a
+	// client goes on behind that message, if that is still remembered; otherwise the stream begins with lost and reset, or with
+	// reset alone when the daemon was started anew. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
+	// NOT_FOUND: no such VNI.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
 
 type inspectServiceClient struct {
@@ -219,14 +230,35 @@ func (c *inspectServiceClient) Explain(ctx context.Context, in *ExplainRequest, 
 	return out, nil
 }
 
+func (c *inspectServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[4], InspectService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 // InspectServiceServer is the server API for InspectService service.
 // All implementations must embed UnimplementedInspectServiceServer
 // for forward compatibility.
 //
 // InspectService answers what the daemon knows; nothing in it changes anything.
 //
-// Every answer is one consistent snapshot, taken at as_of, in a fixed order: by VNI, then MAC or IP as numbers. Calls
-// that stream send messages of at most 500 items, and at least one message, so that as_of arrives even with no items.
+// Answers come in a fixed order: by VNI, then MAC or IP as numbers. Calls that stream send messages of at most 500 items,
+// and at least one message, so that as_of arrives even with no items. Every answer is one consistent snapshot, taken at
+// as_of, but for ListMACs and ListNeighbors, whose tables can be large: their rows are read 500 at a time, each as it is at
+// that moment, and as_of is when reading began. Rows that come or go meanwhile may be there or not. Use Watch to be right.
 //
 // Errors: INVALID_ARGUMENT for a filter that cannot be read; NOT_FOUND for a VNI that is neither served nor configured
 // (ListVNIs, ListVTEPs, ListMACs, ListNeighbors). A filter that matches nothing else gives no items and no error.
@@ -254,6 +286,14 @@ type InspectServiceServer interface {
 	// Explain says why a MAC or an IP is where it is, step by step, and what is wrong. NOT_FOUND: it is not known, and was not
 	// lately. INVALID_ARGUMENT: neither or both are given.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// Watch sends tables as they are, and then what changes in them, until the client ends it. A stream begins with reset, then
+	// come all rows, then synced, then changes: rows that are new or different as a whole, and the names of those that are
+	// gone. Several changes of one row may come as one. A reader that is so slow that changes had to be forgotten is told how
+	// many (lost), and unless it watches events only, everything begins anew with reset. With a token of a message it had, a
+	// client goes on behind that message, if that is still remembered; otherwise the stream begins with lost and reset, or with
+	// reset alone when the daemon was started anew. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
+	// NOT_FOUND: no such VNI.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedInspectServiceServer()
 }
 
@@ -293,6 +333,9 @@ func (UnimplementedInspectServiceServer) ListEvents(*ListEventsRequest, grpc.Ser
 }
 func (UnimplementedInspectServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedInspectServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedInspectServiceServer) mustEmbedUnimplementedInspectServiceServer() {}
 func (UnimplementedInspectServiceServer) testEmbeddedByValue()                        {}
@@ -467,6 +510,17 @@ func _InspectService_Explain_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InspectService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 // InspectService_ServiceDesc is the grpc.ServiceDesc for InspectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -518,6 +572,11 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ListEvents",
 			Handler:       _InspectService_ListEvents_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _InspectService_Watch_Handler,
 			ServerStreams: true,
 		},
 	},

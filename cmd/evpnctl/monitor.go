@@ -1,0 +1,120 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+)
+
+// monitorTopics are the words of monitor, and the topics of events they stand for.
+var monitorTopics = map[string]string{
+	"route": "route", "mac": "mac", "arp": "ip", "nd": "ip", "ip": "ip", "vtep": "vtep", "vni": "vni", "peer": "peer", "kernel": "kernel",
+}
+
+func (c *cli) monitorCommand() *cobra.Command {
+	var f filters
+	var table bool
+	cmd := &cobra.Command{
+		Use:   "monitor [route|mac|arp|vtep|vni|peer|kernel]",
+		Short: "Print what happens, as it happens",
+		Long: `Print what happens, as it happens, until interrupted.
+
+With --table, which "mac" and "arp" have, the rows of that table come first, each behind "=", then a line "synced", then each
+row that is new or different behind "=", and the name of each that is gone behind "-". Who reads too slowly is told
+"lost N": so many changes were left out, and with --table all rows come once more, behind a line "reset".
+
+The format jsonl prints the messages of the API, one a line.`,
+		Example:   "  evpnctl monitor\n  evpnctl monitor mac --vni 100\n  evpnctl monitor arp --table -o jsonl",
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"route", "mac", "arp", "nd", "ip", "vtep", "vni", "peer", "kernel"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &evpnv1.WatchRequest{Vni: f.vni, Kinds: []string{"event"}}
+			word := ""
+			if len(args) > 0 {
+				word = args[0]
+				req.Topic = monitorTopics[word]
+			}
+			switch {
+			case table && req.Topic == "mac":
+				req.Kinds, req.Topic = []string{"mac"}, ""
+			case table && req.Topic == "ip":
+				req.Kinds, req.Topic = []string{"neighbor"}, ""
+			case table:
+				return errors.New("--table wants mac or arp")
+			}
+			switch c.format {
+			case formatJSON:
+				c.format = formatJSONL
+			case formatYAML:
+				return errors.New("monitor prints table or jsonl")
+			}
+			return c.follow(cmd.Context(), req)
+		},
+	}
+	f.addFilters(cmd, "vni")
+	register(cmd, "vni", c.completeVNIs)
+	cmd.Flags().BoolVar(&table, "table", false, "the rows of the table first, then what changes in it")
+	return cmd
+}
+
+// follow prints what Watch sends until it is interrupted.
+func (c *cli) follow(ctx context.Context, req *evpnv1.WatchRequest) error {
+	err := c.connect(ctx, func(conn *grpc.ClientConn) error {
+		stream, err := evpnv1.NewInspectServiceClient(conn).Watch(ctx, req)
+		var failed error
+		err = receive(stream, err, func(m *evpnv1.WatchResponse) {
+			if failed == nil {
+				failed = c.printWatched(m, req.Kinds[0] != "event")
+			}
+		})
+		return cmp.Or(failed, err)
+	})
+	if ctx.Err() != nil && status.Code(err) == codes.Canceled {
+		return nil // interrupted: that is how it ends
+	}
+	return err
+}
+
+func (c *cli) printWatched(m *evpnv1.WatchResponse, table bool) error {
+	if !c.format.forPeople() {
+		return c.printMessage(m)
+	}
+	var lines []string
+	if m.Lost > 0 {
+		lines = append(lines, fmt.Sprintf("lost %d", m.Lost))
+	}
+	if m.Reset_ && table {
+		lines = append(lines, "reset")
+	}
+	for _, row := range m.Macs {
+		lines = append(lines, fmt.Sprintf("= vni %d %s %s %s seq %d %s", row.Vni, row.Mac, row.Origin, orDash(at(row.Port, row.Vtep)),
+			row.Sequence, standing(row.Origin, row.Announced, row.Duplicate, row.Kernel)))
+	}
+	for _, row := range m.Neighbors {
+		lines = append(lines, fmt.Sprintf("= vni %d %s %s %s %s %s", row.Vni, row.Ip, row.Mac, row.Origin, orDash(at(row.Port, row.Vtep)),
+			standing(row.Origin, row.Announced, row.Duplicate, row.Kernel)))
+	}
+	for _, g := range m.Gone {
+		lines = append(lines, fmt.Sprintf("- vni %d %s", g.Vni, cmp.Or(g.Ip, g.Mac)))
+	}
+	for _, e := range m.Events {
+		lines = append(lines, signsFor(os.Getenv).plain(eventLine(e)))
+	}
+	if m.Synced && table {
+		lines = append(lines, "synced")
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return c.print("%s\n", strings.Join(lines, "\n"))
+}
