@@ -73,8 +73,8 @@ func socketPath(target string) (string, error) {
 	return path, nil
 }
 
-// receive hands each message of a stream to take.
-func receive[M any](stream grpc.ServerStreamingClient[M], err error, take func(*M)) error {
+// receive hands each message of a stream to take, until that fails.
+func receive[M any](stream grpc.ServerStreamingClient[M], err error, take func(*M) error) error {
 	if err != nil {
 		return err
 	}
@@ -86,6 +86,8 @@ func receive[M any](stream grpc.ServerStreamingClient[M], err error, take func(*
 		if err != nil {
 			return err
 		}
-		take(m)
+		if err := take(m); err != nil {
+			return err
+		}
 	}
 }

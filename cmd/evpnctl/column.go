@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -58,27 +57,72 @@ func elapsed[T any](name string, get func(T) *timestamppb.Timestamp) column[T] {
 
 // printTable prints items in columns.
 func printTable[T any](c *cli, columns []column[T], items []T, asOf time.Time) error {
-	var b bytes.Buffer
-	tw := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	row := func(cell func(column[T]) string) {
-		var cells []string
-		for _, col := range columns {
-			if !col.wideOnly || c.format == formatWide {
-				cells = append(cells, cell(col))
-			}
-		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
-	}
-	if !c.noHeaders {
-		row(func(col column[T]) string { return col.name })
-	}
-	for _, item := range items {
-		row(func(col column[T]) string { return orDash(col.cell(item, asOf)) })
-	}
-	if err := tw.Flush(); err != nil {
+	t := newTable(c, columns)
+	if err := t.rows(items, asOf); err != nil {
 		return err
 	}
-	return c.print("%s", b.Bytes())
+	return t.flush()
+}
+
+// waitingRows are looked at before the first one is printed, so that all but large tables have columns as wide as they need.
+const waitingRows = 2000
+
+// growingTable prints a table whose rows come some at a time. A cell of later rows that is wider than all before it moves
+// what follows from there on.
+type growingTable[T any] struct {
+	c       *cli
+	columns []column[T]
+	widths  []int
+	lines   [][]string // not printed yet
+}
+
+func newTable[T any](c *cli, columns []column[T]) *growingTable[T] {
+	t := &growingTable[T]{c: c}
+	for _, col := range columns {
+		if !col.wideOnly || c.format == formatWide {
+			t.columns = append(t.columns, col)
+		}
+	}
+	t.widths = make([]int, len(t.columns))
+	if !c.noHeaders {
+		t.line(func(col column[T]) string { return col.name })
+	}
+	return t
+}
+
+func (t *growingTable[T]) line(cell func(column[T]) string) {
+	cells := make([]string, len(t.columns))
+	for i, col := range t.columns {
+		cells[i] = cell(col)
+		t.widths[i] = max(t.widths[i], utf8.RuneCountInString(cells[i]))
+	}
+	t.lines = append(t.lines, cells)
+}
+
+func (t *growingTable[T]) rows(items []T, asOf time.Time) error {
+	for _, item := range items {
+		t.line(func(col column[T]) string { return orDash(col.cell(item, asOf)) })
+	}
+	if len(t.lines) < waitingRows {
+		return nil
+	}
+	return t.flush()
+}
+
+// flush prints what waits.
+func (t *growingTable[T]) flush() error {
+	var b strings.Builder
+	for _, cells := range t.lines {
+		for i, cell := range cells {
+			b.WriteString(cell)
+			if i < len(cells)-1 {
+				b.WriteString(strings.Repeat(" ", t.widths[i]-utf8.RuneCountInString(cell)+2))
+			}
+		}
+		b.WriteString("\n")
+	}
+	t.lines = t.lines[:0]
+	return t.c.print("%s", b.String())
 }
 
 func orDash(s string) string {

@@ -175,8 +175,9 @@ was remembered of routes, but not of moves, duplicates, sessions and VNIs.`,
 			var asOf moment
 			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				stream, err := evpnv1.NewInspectServiceClient(conn).ListEvents(ctx, req)
-				return receive(stream, err, func(r *evpnv1.ListEventsResponse) {
+				return receive(stream, err, func(r *evpnv1.ListEventsResponse) error {
 					events, asOf = append(events, r.Events...), r.AsOf
+					return nil
 				})
 			})
 			if err != nil {

@@ -24,15 +24,12 @@ func (c *cli) macCommand() *cobra.Command {
 			list("IPS", item.GetIps).wide(),
 			text("REASON", func(m item) string { return why(m.Duplicate, m.Kernel) }).wide(),
 		},
-		ask: func(ctx context.Context, client inspector, f *filters) (macs []item, asOf moment, err error) {
+		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
 			stream, err := client.ListMACs(ctx, &evpnv1.ListMACsRequest{
 				Vni: f.vni, Mac: f.mac, Origin: f.origin, Vtep: f.vtep, Candidates: !c.format.forPeople(),
 				Duplicates: f.duplicate,
 			})
-			err = receive(stream, err, func(r *evpnv1.ListMACsResponse) {
-				macs, asOf = append(macs, r.Macs...), r.AsOf
-			})
-			return macs, asOf, err
+			return receive(stream, err, func(r *evpnv1.ListMACsResponse) error { return take(r.Macs, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("MAC", f.mac) },
 	}
@@ -65,14 +62,11 @@ func (c *cli) arpCommand() *cobra.Command {
 			flag("ROUTER", item.GetRouter).wide(),
 			text("REASON", func(n item) string { return why(n.Duplicate, n.Kernel) }).wide(),
 		},
-		ask: func(ctx context.Context, client inspector, f *filters) (neighbors []item, asOf moment, err error) {
+		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
 			stream, err := client.ListNeighbors(ctx, &evpnv1.ListNeighborsRequest{
 				Vni: f.vni, Ip: f.ip, Mac: f.mac, Origin: f.origin, Vtep: f.vtep, Candidates: !c.format.forPeople(),
 			})
-			err = receive(stream, err, func(r *evpnv1.ListNeighborsResponse) {
-				neighbors, asOf = append(neighbors, r.Neighbors...), r.AsOf
-			})
-			return neighbors, asOf, err
+			return receive(stream, err, func(r *evpnv1.ListNeighborsResponse) error { return take(r.Neighbors, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("IP", f.ip) },
 	}

@@ -71,13 +71,7 @@ The format jsonl prints the messages of the API, one a line.`,
 func (c *cli) follow(ctx context.Context, req *evpnv1.WatchRequest) error {
 	err := c.connect(ctx, func(conn *grpc.ClientConn) error {
 		stream, err := evpnv1.NewInspectServiceClient(conn).Watch(ctx, req)
-		var failed error
-		err = receive(stream, err, func(m *evpnv1.WatchResponse) {
-			if failed == nil {
-				failed = c.printWatched(m, req.Kinds[0] != "event")
-			}
-		})
-		return cmp.Or(failed, err)
+		return receive(stream, err, func(m *evpnv1.WatchResponse) error { return c.printWatched(m, req.Kinds[0] != "event") })
 	})
 	if ctx.Err() != nil && status.Code(err) == codes.Canceled {
 		return nil // interrupted: that is how it ends

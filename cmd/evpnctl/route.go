@@ -13,14 +13,11 @@ import (
 func (c *cli) routeCommand() *cobra.Command {
 	t := table[*evpnv1.Route]{
 		columns: routeColumns,
-		ask: func(ctx context.Context, client inspector, f *filters) (routes []*evpnv1.Route, asOf moment, err error) {
+		ask: func(ctx context.Context, client inspector, f *filters, take func([]route, moment) error) error {
 			stream, err := client.ListRoutes(ctx, &evpnv1.ListRoutesRequest{
 				Type: f.routeType, Vni: f.vni, Rd: f.rd, Peer: f.peer, Direction: f.direction, Mac: f.mac, Ip: f.ip,
 			})
-			err = receive(stream, err, func(r *evpnv1.ListRoutesResponse) {
-				routes, asOf = append(routes, r.Routes...), r.AsOf
-			})
-			return routes, asOf, err
+			return receive(stream, err, func(r *evpnv1.ListRoutesResponse) error { return take(r.Routes, r.AsOf) })
 		},
 		named: func(*filters) string { return "" },
 	}

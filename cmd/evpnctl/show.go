@@ -89,8 +89,8 @@ type (
 // table is one list of the API and how it prints.
 type table[T proto.Message] struct {
 	columns []column[T]
-	// ask gets the items that pass the filters, and when they were copied.
-	ask func(context.Context, inspector, *filters) ([]T, moment, error)
+	// ask hands over the items that pass the filters, some at a time and at least once, and when they were copied.
+	ask func(context.Context, inspector, *filters, func([]T, moment) error) error
 	// named returns the one thing that was asked for by name, "" when none was: its absence is an error.
 	named func(*filters) string
 	// notes are lines under the table; nil: none.
@@ -107,43 +107,36 @@ func tableCommand[T proto.Message](c *cli, cmd *cobra.Command, t table[T], flags
 		if err := c.readWords(cmd, args); err != nil {
 			return err
 		}
-		var items []T
-		var asOf moment
-		err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
-			items, asOf, err = t.ask(ctx, evpnv1.NewInspectServiceClient(conn), f)
-			return err
+		list, n := printerFor(c, t.columns), 0
+		var noted []T
+		err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+			return t.ask(ctx, evpnv1.NewInspectServiceClient(conn), f, func(items []T, asOf moment) error {
+				if n += len(items); n == 0 && t.named(f) != "" {
+					return nil // it is not there
+				}
+				if t.notes != nil {
+					noted = append(noted, items...)
+				}
+				return list.print(items, asOf)
+			})
 		})
 		if err != nil {
 			return err
 		}
-		if what := t.named(f); what != "" && len(items) == 0 {
+		if what := t.named(f); what != "" && n == 0 {
 			return notFound(what)
 		}
-		return t.print(c, items, asOf)
-	}
-	return cmd
-}
-
-func (t table[T]) print(c *cli, items []T, asOf moment) error {
-	if !c.format.forPeople() {
-		e, err := encodeItems(items, asOf)
-		if err != nil {
+		if err := list.end(); err != nil || t.notes == nil || c.noHeaders || !c.format.forPeople() {
 			return err
 		}
-		return c.printList(e)
-	}
-	if err := printTable(c, t.columns, items, asOf.AsTime()); err != nil {
-		return err
-	}
-	if t.notes == nil || c.noHeaders {
+		for _, line := range t.notes(noted) {
+			if err := c.print("%s\n", line); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
-	for _, line := range t.notes(items) {
-		if err := c.print("%s\n", line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return cmd
 }
 
 // named words for the errors of a table that was asked for one thing.

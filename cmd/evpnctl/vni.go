@@ -31,9 +31,12 @@ func (c *cli) vniCommand() *cobra.Command {
 			list("IMPORT", item.GetImportRts).wide(),
 			list("EXPORT", item.GetExportRts).wide(),
 		},
-		ask: func(ctx context.Context, client inspector, f *filters) ([]item, moment, error) {
+		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
 			r, err := client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{Vni: f.vni})
-			return r.GetVnis(), r.GetAsOf(), err
+			if err != nil {
+				return err
+			}
+			return take(r.GetVnis(), r.GetAsOf())
 		},
 		named: func(f *filters) string { return named("VNI", nonZero(f.vni)) },
 		notes: faults,
@@ -94,9 +97,12 @@ func (c *cli) vtepCommand() *cobra.Command {
 			list("PEERS", item.GetPeers).wide(),
 			text("REASON", func(v item) string { return reason(v.Reason, v.Kernel) }).wide(),
 		},
-		ask: func(ctx context.Context, client inspector, f *filters) ([]item, moment, error) {
+		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
 			r, err := client.ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{Vni: f.vni, Vtep: f.vtep})
-			return r.GetVteps(), r.GetAsOf(), err
+			if err != nil {
+				return err
+			}
+			return take(r.GetVteps(), r.GetAsOf())
 		},
 		named: func(f *filters) string { return named("VTEP", f.vtep) },
 	}
