@@ -27,7 +27,8 @@
 // a path, macvrf.go for devices and configuration, mobility.go, binding.go, frame.go and claimant.go for local hosts, diff.go
 // for the kernel. Flush decides what is marked (mobility.go, with choose.go), says it to peers (advertise.go), wants it of
 // the kernel (forward.go) and hands out what is not there yet, in batches of which two are under way at most. What
-// became of a batch comes back as a fact. snapshot.go copies out, for those who look.
+// became of a batch comes back as a fact. snapshot.go copies out, for those who look; history.go remembers what happened,
+// changes.go which rows changed, and explain.go says why things are as they are.
 //
 // # Invariants
 //
