@@ -133,7 +133,7 @@ func (c *Core) explainIP(v *macVRF, ip netip.Addr) *explaining {
 		x.say(MarkWait, "learned", "%s → %s was left in the kernel by an earlier life; no peer has confirmed it yet", ip, x.MAC)
 	}
 	if e.best != nil {
-		x.best(e.best, e.routes.len())
+		x.best(e.best, &e.routes)
 	}
 	x.losers(c.ipCandidates(e))
 	x.flapped(e.flaps, "IP", ip.String(), v.vni)
@@ -181,7 +181,7 @@ func (x *explaining) owner(m *macEntry) {
 	case m.best != nil:
 		x.learnedBy(m.best, m.mac.String())
 		x.imported(v, m.best)
-		x.best(m.best, m.routes.len())
+		x.best(m.best, &m.routes)
 	case m.routes.len() > 0 && m.local() == nil && !m.flaps().frozen():
 		x.unusable(v, &m.routes)
 	case len(m.heard()) > 0:
@@ -234,12 +234,30 @@ func (x *explaining) imported(v *macVRF, p *Path) {
 	}
 }
 
-func (x *explaining) best(p *Path, routes int) {
-	if routes == 1 {
+// best says by which rules a path was chosen among others.
+func (x *explaining) best(p *Path, routes *pathList) {
+	if routes.len() == 1 {
 		x.say(MarkOK, "best", "only route")
 		return
 	}
-	x.say(MarkOK, "best", "best of %s", plural(routes, "route"))
+	var rules []string
+	for other := range routes.all() {
+		rule := wonBy[p.claim().beats(other.claim())]
+		if other != p && rule != "" && !slices.Contains(rules, rule) {
+			rules = append(rules, rule)
+		}
+	}
+	slices.Sort(rules)
+	why := ""
+	if len(rules) > 0 {
+		why = ", by " + strings.Join(rules, " and ")
+	}
+	x.say(MarkOK, "best", "best of %s%s", plural(routes.len(), "route"), why)
+}
+
+// wonBy puts a rule of choose.go into words; lostBy does so for the other side.
+var wonBy = map[string]string{
+	"sequence": "its higher sequence number", "sticky": "being sticky", "lowest VTEP": "the lowest VTEP at equal sequence numbers",
 }
 
 // unusable says why none of the routes gives forwarding state: they are refused, or have no say, which losers tells.
@@ -286,7 +304,6 @@ func (x *explaining) refused(why string) bool {
 	return slices.ContainsFunc(x.Steps, func(s Step) bool { return s.Topic == "refused" && strings.HasPrefix(s.Text, why) })
 }
 
-// lostBy puts a rule into words.
 func lostBy(rule string) string {
 	switch rule {
 	case "sequence":
@@ -344,6 +361,9 @@ func (x *explaining) remote(m *macEntry) {
 	case m.local() != nil && m.local().yielded && m.local().static:
 		s := x.say(MarkFault, "fdb", "%s", m.reason())
 		s.Mend = fmt.Sprintf("bridge fdb del %s dev %s master", m.mac, m.local().port)
+		if v.at.VLAN != 0 {
+			s.Mend += fmt.Sprintf(" vlan %d", v.at.VLAN)
+		}
 	case m.place.want.there() || m.place.have.there():
 		x.kernel(m, v)
 	}

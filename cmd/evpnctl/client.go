@@ -21,7 +21,7 @@ const maxMessage = 64 << 20
 
 // call runs fn on a connection to the daemon, with the deadline of --timeout.
 func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientConn) error) error {
-	return c.connect(ctx, func(conn *grpc.ClientConn) error {
+	return c.connect(func(conn *grpc.ClientConn) error {
 		ctx, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 		return fn(ctx, conn)
@@ -29,7 +29,7 @@ func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientCon
 }
 
 // connect runs fn on a connection to the daemon, for as long as it likes.
-func (c *cli) connect(ctx context.Context, fn func(*grpc.ClientConn) error) error {
+func (c *cli) connect(fn func(*grpc.ClientConn) error) error {
 	path, err := socketPath(c.target)
 	if err != nil {
 		return err

@@ -69,7 +69,7 @@ The format jsonl prints the messages of the API, one a line.`,
 
 // follow prints what Watch sends until it is interrupted.
 func (c *cli) follow(ctx context.Context, req *evpnv1.WatchRequest) error {
-	err := c.connect(ctx, func(conn *grpc.ClientConn) error {
+	err := c.connect(func(conn *grpc.ClientConn) error {
 		stream, err := evpnv1.NewInspectServiceClient(conn).Watch(ctx, req)
 		return receive(stream, err, func(m *evpnv1.WatchResponse) error { return c.printWatched(m, req.Kinds[0] != "event") })
 	})

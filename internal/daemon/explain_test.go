@@ -52,8 +52,10 @@ func TestExplain(t *testing.T) {
 		{name: "kernel write refused", before: func(c *client) {
 			c.kernel.refuse(fdbKey(100, macA), errors.New("no space left on device"), false)
 		}, facts: []evpn.Event{claimed(vtep2, 1, false)}, ready: "no space"},
-		{name: "frozen duplicate", config: "duplicates: {moves: 2}\n", facts: []evpn.Event{claimed(vtep2, 1, false), nil,
-			hasMAC(100, macA), nil, claimed(vtep2, 3, false), nil, hasMAC(100, macA), nil, claimed(vtep2, 5, false)}},
+		{name: "frozen duplicate", config: "duplicates: {moves: 2}\n", facts: []evpn.Event{
+			claimed(vtep2, 1, false), nil,
+			hasMAC(100, macA), nil, claimed(vtep2, 3, false), nil, hasMAC(100, macA), nil, claimed(vtep2, 5, false),
+		}},
 		{name: "our own VTEP", facts: []evpn.Event{claimed(vtepSelf, 1, false)}},
 		{name: "silent host probed", before: func(c *client) {
 			c.look(func(core *evpn.Core) { // as if it had been heard then

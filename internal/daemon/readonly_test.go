@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
@@ -70,7 +69,7 @@ func (c *client) invoke(method protoreflect.MethodDescriptor, filled bool) bool 
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return stream.RecvMsg(out.New().Interface().(proto.Message)) == nil
+	return stream.RecvMsg(out.New().Interface()) == nil
 }
 
 // fill sets fields by their names to what a populated daemon knows.
@@ -80,8 +79,14 @@ func fill(req protoreflect.Message) {
 		field string
 		value any
 	}{
-		{"vni", uint32(100)}, {"mac", macB.String()}, {"address", peer1.String()}, {"peer", peer1.String()}, {"limit", uint32(5)},
-		{"topic", "mac"}, {"candidates", true}, {"type", uint32(2)},
+		{"vni", uint32(100)},
+		{"mac", macB.String()},
+		{"address", peer1.String()},
+		{"peer", peer1.String()},
+		{"limit", uint32(5)},
+		{"topic", "mac"},
+		{"candidates", true},
+		{"type", uint32(2)},
 	} {
 		if f := fields.ByName(protoreflect.Name(value.field)); f != nil {
 			req.Set(f, protoreflect.ValueOf(value.value))

@@ -82,7 +82,8 @@ func (s *subscriber) until(ok func() bool) {
 func key(row interface {
 	GetVni() uint32
 	GetMac() string
-}) string {
+},
+) string {
 	name := row.GetMac()
 	if n, ok := row.(interface{ GetIp() string }); ok && n.GetIp() != "" {
 		name = n.GetIp()
