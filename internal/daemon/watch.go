@@ -1,10 +1,11 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -58,8 +59,8 @@ func (s *inspect) Watch(req *evpnv1.WatchRequest, out evpnv1.InspectService_Watc
 		return err
 	}
 	news := make(chan struct{}, 1)
-	if err := s.d.onOwner(w.ctx, func(*evpn.Core) { s.d.watchers[news] = true }); err != nil {
-		return status.FromContextError(cmp.Or(w.ctx.Err(), context.Canceled)).Err()
+	if _, err := s.snapshot(w.ctx, func(*evpn.Core) { s.d.watchers[news] = true }); err != nil {
+		return err
 	}
 	defer func() { // whoever has stopped tells nobody any more
 		_ = s.d.onOwner(context.WithoutCancel(w.ctx), func(*evpn.Core) { delete(s.d.watchers, news) })
@@ -114,31 +115,52 @@ func (s *inspect) parseWatch(req *evpnv1.WatchRequest) (*watch, error) {
 // tables reports whether there are rows to be sent.
 func (w *watch) tables() bool { return w.macs || w.neighbors }
 
-func (w *watch) token() string { return fmt.Sprintf("%s.%d.%d", w.d.instance, w.changes, w.records) }
+// token names the daemon's life, what is watched, and how far it was sent.
+func (w *watch) token() string {
+	return fmt.Sprintf("%s.%d.%d", w.scope(), w.changes, w.records)
+}
 
-// parseToken takes over from where a token was given out, and reports whether it could: those of an earlier life of the
-// daemon say nothing, and neither does one that is from before anybody followed the tables.
+// scope is the part of a token that must agree: rows that were never sent cannot be brought up to date.
+func (w *watch) scope() string {
+	kinds := ""
+	for _, kind := range []struct {
+		letter string
+		on     bool
+	}{{"m", w.macs}, {"n", w.neighbors}, {"e", w.events}} {
+		if kind.on {
+			kinds += kind.letter
+		}
+	}
+	return fmt.Sprintf("%s.%s.%d", w.d.instance, kinds, w.vni)
+}
+
+// parseToken takes over from where a token was given out, and reports whether it could: one of an earlier life of the
+// daemon, or of another question, says nothing.
 func (w *watch) parseToken(token string) (bool, error) {
 	if token == "" {
 		return false, nil
 	}
-	instance, rest, _ := strings.Cut(token, ".")
-	var changes, records uint64
-	if n, err := fmt.Sscanf(rest, "%d.%d", &changes, &records); n != 2 || err != nil || instance == "" {
+	parts := strings.Split(token, ".")
+	if len(parts) != 5 {
 		return false, status.Errorf(codes.InvalidArgument, "token %q: not one that Watch gave out", token)
 	}
-	if instance != w.d.instance {
-		return false, nil
+	var errs [2]error
+	w.changes, errs[0] = strconv.ParseUint(parts[3], 10, 64)
+	w.records, errs[1] = strconv.ParseUint(parts[4], 10, 64)
+	if err := errors.Join(errs[:]...); err != nil {
+		return false, status.Errorf(codes.InvalidArgument, "token %q: %v", token, err)
 	}
-	w.changes, w.records = changes, records
-	return true, nil
+	return strings.Join(parts[:3], ".") == w.scope(), nil
 }
 
 // begin sends the tables as they are. What changes meanwhile is sent again after synced.
 func (w *watch) begin() error {
 	var vnis []evpn.VNI
 	at, err := w.snapshot(w.ctx, func(c *evpn.Core) {
-		w.changes, w.records, vnis = c.Follow(), c.LastRecord(), c.ServedVNIs()
+		if w.tables() {
+			w.changes, vnis = c.Follow(), c.ServedVNIs()
+		}
+		w.records = c.LastRecord()
 	})
 	if err != nil {
 		return err

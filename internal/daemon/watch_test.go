@@ -238,7 +238,11 @@ func TestWatchAgain(t *testing.T) {
 	if again.resets != 0 || len(again.events) == 0 || again.events[0].Id != first+1 {
 		t.Errorf("%d resets, events %v after %s", again.resets, again.events, s.token)
 	}
-	for token, wantLost := range map[string]bool{"another." + strings.SplitN(s.token, ".", 2)[1]: false, c.instance + ".0.0": true} {
+	for token, wantLost := range map[string]bool{
+		"another." + strings.SplitN(s.token, ".", 2)[1]: false, // of another life
+		s.token:                  false, // of another question
+		c.instance + ".mn.0.0.0": true,
+	} {
 		for round := range 2 * 4 {
 			c.report(many(2000, []netip.Addr{vtep2, vtep3}[round%2], false))
 			until(t, "the kernel to be written", func() bool { return c.status().Kernel.Pending == 0 })
@@ -254,6 +258,7 @@ func TestWatchAgain(t *testing.T) {
 		code codes.Code
 	}{
 		{&evpnv1.WatchRequest{Token: "x"}, codes.InvalidArgument},
+		{&evpnv1.WatchRequest{Token: "x.mne.0.1.-2"}, codes.InvalidArgument},
 		{&evpnv1.WatchRequest{Kinds: []string{"cloud"}}, codes.InvalidArgument},
 		{&evpnv1.WatchRequest{Topic: "weather"}, codes.InvalidArgument},
 		{&evpnv1.WatchRequest{Vni: 999}, codes.NotFound},

@@ -80,8 +80,8 @@ type InspectServiceClient interface {
 	// come all rows, then synced, then changes: rows that are new or different as a whole, and the names of those that are
 	// gone. Several changes of one row may come as one. A reader that is so slow that changes had to be forgotten is told how
 	// many (lost), and unless it watches events only, everything begins anew with reset. With a token of a message it had, a
-	// client goes on behind that message, if that is still remembered; otherwise the stream begins with lost and reset, or with
-	// reset alone when the daemon was started anew. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
+	// client that asks for the same kinds and VNI goes on behind that message, if that is still remembered; otherwise the stream
+	// begins with lost and reset, or with reset alone when the daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
 	// NOT_FOUND: no such VNI.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 }
@@ -290,8 +290,8 @@ type InspectServiceServer interface {
 	// come all rows, then synced, then changes: rows that are new or different as a whole, and the names of those that are
 	// gone. Several changes of one row may come as one. A reader that is so slow that changes had to be forgotten is told how
 	// many (lost), and unless it watches events only, everything begins anew with reset. With a token of a message it had, a
-	// client goes on behind that message, if that is still remembered; otherwise the stream begins with lost and reset, or with
-	// reset alone when the daemon was started anew. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
+	// client that asks for the same kinds and VNI goes on behind that message, if that is still remembered; otherwise the stream
+	// begins with lost and reset, or with reset alone when the daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
 	// NOT_FOUND: no such VNI.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	mustEmbedUnimplementedInspectServiceServer()
