@@ -24,6 +24,8 @@ func (x *explaining) owner(m *macEntry) {
 		x.learnedBy(m.best, m.mac.String())
 		x.imported(v, m.best)
 		x.best(m.best, &m.routes)
+	case m.local() != nil && m.reason() != "":
+		x.say(MarkFault, "learned", "%s is on local port %s and does not count: %s", m.mac, m.local().port, m.reason())
 	case m.routes.len() > 0 && m.local() == nil && !m.flaps().frozen():
 		x.unusable(v, &m.routes)
 	case len(m.heard()) > 0:
@@ -40,6 +42,9 @@ func (x *explaining) against(m *macEntry) string {
 	}
 	if m.flaps().frozen() {
 		return "held here as a duplicate, remote claims have no say"
+	}
+	if m.isSticky() {
+		return "static here, before " + plural(m.routes.len(), "remote route")
 	}
 	return fmt.Sprintf("local with sequence %d, before %s", m.seq(), plural(m.routes.len(), "remote route"))
 }
@@ -180,7 +185,11 @@ func (x *explaining) announced(v *macVRF, m *macEntry) {
 		x.say(MarkFault, "announced", "not announced")
 		return
 	}
-	x.say(MarkOK, "announced", "type 2, sequence %d, RD %s, RT %s", m.announcedS(), v.rd, joined(v.exportRTs))
+	said := fmt.Sprintf("sequence %d", m.announcedS().seq)
+	if m.announcedS().sticky {
+		said = "sticky"
+	}
+	x.say(MarkOK, "announced", "type 2, %s, RD %s, RT %s", said, v.rd, joined(v.exportRTs))
 	for _, e := range m.ips() {
 		if e.out != nil {
 			x.say(MarkOK, "announced", "type 2 with %s, sequence %d", e.ip, e.out.seq)
@@ -282,12 +291,17 @@ func (x *explaining) bound(e *ipEntry, b *binding) {
 
 // unannouncedIP says why the IP of a local host is not announced.
 func (x *explaining) unannouncedIP(e *ipEntry, m *macEntry) {
+	fixed := x.c.fixedElsewhere(e, e.local.mac)
 	switch {
 	case !e.vrf.inService():
+	case e.vrf.isGatewayIP(e.ip):
+		x.say(MarkFault, "announced", "not announced: %s", whyGatewayIP)
+	case fixed != nil:
+		x.say(MarkFault, "announced", "not announced: fixed at %s with %s", fixed.Attrs.NextHop, fixed.mac)
 	case m == nil || m.local() == nil:
 		x.say(MarkFault, "announced", "not announced: the bridge %s has %s on no local port", e.vrf.at.Bridge, e.local.mac)
-	case m.local().yielded:
-		x.say(MarkFault, "announced", "not announced: its MAC %s", m.reason())
+	case m.reason() != "":
+		x.say(MarkFault, "announced", "not announced: its MAC does not count: %s", m.reason())
 	default:
 		x.say(MarkWait, "announced", "not yet")
 	}
