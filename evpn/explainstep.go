@@ -44,16 +44,9 @@ func (x *explaining) against(m *macEntry) string {
 		return "held here as a duplicate, remote claims have no say"
 	}
 	if m.isSticky() {
-		return "static here, before " + plural(m.routes.len(), "remote route")
+		return "static here, before " + plural(m.routes.len(), "remote route", "remote routes")
 	}
-	return fmt.Sprintf("local with sequence %d, before %s", m.seq(), plural(m.routes.len(), "remote route"))
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("local with sequence %d, before %s", m.seq(), plural(m.routes.len(), "remote route", "remote routes"))
 }
 
 func (x *explaining) learnedBy(p *Path, what string) {
@@ -99,7 +92,7 @@ func (x *explaining) best(p *Path, routes *pathList) {
 	if len(rules) > 0 {
 		why = ", by " + strings.Join(rules, " and ")
 	}
-	x.say(MarkOK, "best", "best of %s%s", plural(routes.len(), "route"), why)
+	x.say(MarkOK, "best", "best of %s%s", plural(routes.len(), "route", "routes"), why)
 }
 
 // wonBy puts a rule of choose.go into words; lostBy does so for the other side.
@@ -121,7 +114,7 @@ func (x *explaining) unusable(v *macVRF, routes *pathList) {
 		}
 	}
 	if !slices.ContainsFunc(x.Steps, func(s Step) bool { return s.Topic == "refused" }) {
-		x.say(MarkFault, "best", "none of %s has a say", plural(routes.len(), "route"))
+		x.say(MarkFault, "best", "none of %s has a say", plural(routes.len(), "route", "routes"))
 	}
 }
 
@@ -169,7 +162,7 @@ func (x *explaining) flapped(f *flaps, kind, name string, vni VNI) {
 		return
 	}
 	d := f.view()
-	s := x.say(MarkFault, "duplicate", "two hosts have this %s: %s, action %s until %s", kind, plural(d.Moves, "move"), d.Action,
+	s := x.say(MarkFault, "duplicate", "two hosts have this %s: %s, action %s until %s", kind, plural(d.Moves, "move", "moves"), d.Action,
 		d.Until.UTC().Format(time.RFC3339))
 	s.Since = d.Since
 	s.Mend = fmt.Sprintf("evpnctl clear duplicate %s --vni %d", name, vni)
@@ -247,7 +240,7 @@ func (x *explaining) kernel(h holder, v *macVRF) {
 	case "blocked":
 		x.say(MarkFault, topic, "%s: %s", what, st.Reason).Mend = problem.mend
 	case "failed":
-		x.say(MarkFault, topic, "%s: the kernel refuses it, tried %s so far: %s", what, plural(problem.tries, "time"), st.Reason).Mend = problem.mend
+		x.say(MarkFault, topic, "%s: the kernel refuses it, tried %s so far: %s", what, plural(problem.tries, "time", "times"), st.Reason).Mend = problem.mend
 	case "adopted":
 		x.say(MarkWait, topic, "%s, left by an earlier life and kept until peers have said what they know", what)
 	case "pending":
@@ -284,7 +277,7 @@ func (x *explaining) bound(e *ipEntry, b *binding) {
 	s.Since = time.Unix(0, b.since)
 	if b.asked > 0 {
 		s := x.say(MarkWait, "probe", "silent: asked %s on %s, no answer yet; gone %s after its last frame",
-			plural(int(b.asked), "time"), port, probeAfter*(probeTries+1))
+			plural(int(b.asked), "time", "times"), port, probeAfter*(probeTries+1))
 		s.Since = time.Unix(0, b.heard)
 	}
 }
