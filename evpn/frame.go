@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -200,7 +201,7 @@ func (c *Core) ageBindings(now time.Time) {
 			c.unframe(e)
 			continue
 		case now.Sub(time.Unix(0, e.local.heard)) > probeAfter/2 && m.isLocal():
-			e.local.asked++
+			e.local.asked = min(e.local.asked, math.MaxUint8-1) + 1
 			c.probes = append(c.probes, Probe{VNI: e.vrf.vni, Port: m.local().port, MAC: m.mac, IP: e.ip})
 		}
 		e.ageing = true
