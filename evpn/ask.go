@@ -26,6 +26,8 @@ const (
 	askFollows
 	// askFormer: another MAC claims the address, and gets it when the one that has it does not answer (PX-13).
 	askFormer
+	// askRival: a remote VTEP announces the address with another MAC (PX-13).
+	askRival
 )
 
 // asked is a question that has not been answered.
@@ -68,6 +70,10 @@ func (c *Core) askAgain(now time.Time) {
 			c.asking = append(c.asking, a)
 		case a.why == askFormer:
 			c.formerIsSilent(a.vrf.ips[a.probe.IP], served, now)
+		case a.why == askRival && served:
+			if e := a.vrf.ips[a.probe.IP]; e != nil {
+				c.yieldsToRival(e)
+			}
 		case a.why == askStayed:
 			c.stayedAway(a.vrf.macs[a.probe.MAC])
 		}
@@ -89,6 +95,9 @@ func (c *Core) stands(a *asked) bool {
 	switch a.why {
 	case askFollows:
 		return m != nil && m.isLocal() && m.local().port == a.probe.Port && (e == nil || e.local == nil)
+	case askRival:
+		r := c.rivals[e]
+		return r != nil && !r.answered && e.local.mac == a.probe.MAC
 	case askFormer:
 		return c.claimed(e) && e.local != nil && e.local.mac == a.probe.MAC
 	default:

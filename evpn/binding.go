@@ -128,6 +128,7 @@ func (c *Core) unbind(e *ipEntry) {
 	}
 	e.vrf.countFramed(e.local, -1)
 	e.local = nil
+	delete(c.rivals, e)
 	c.dirtyIP(e)
 }
 

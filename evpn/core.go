@@ -68,6 +68,8 @@ type Core struct {
 	ageing    []aged                // bindings from frames, in the order in which they are looked at again
 	asking    []asked               // questions to hosts, likewise
 	claimants map[*ipEntry]claimant // who wants an IP while the host that has it is asked
+	rivals    map[*ipEntry]*rival   // remote hosts with an IP of a local one
+	contested []contested           // hosts that are to be asked again because of these, in the order of their turns
 
 	synced   bool // the adapter has reported all there was
 	holding  bool // entries of an earlier life are kept although nobody wants them yet
@@ -98,6 +100,7 @@ func New(cfg Config) *Core {
 		refused:   map[refusal]int{},
 		flapping:  map[flapper]bool{},
 		claimants: map[*ipEntry]claimant{},
+		rivals:    map[*ipEntry]*rival{},
 		holding:   true,
 		history:   newHistory(),
 	}
@@ -160,6 +163,7 @@ func (c *Core) Flush(now time.Time) Output {
 	c.expireAwaited(now)
 	c.ageBindings(now)
 	c.askAgain(now)
+	c.contestAgain(now)
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
@@ -324,6 +328,9 @@ func (c *Core) wake(now time.Time) time.Time {
 	}
 	if len(c.ageing) > 0 {
 		soonest(c.ageing[0].due)
+	}
+	if len(c.contested) > 0 {
+		soonest(c.contested[0].due)
 	}
 	if len(c.asking) > 0 {
 		soonest(c.asking[0].due)

@@ -53,6 +53,7 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 	b := binding{said: said{mac: ev.MAC, router: ev.Router}}
 	if e != nil && e.local != nil && e.local.mac == ev.MAC {
 		c.formerAnswers(e, now)
+		c.answersRival(e, now)
 		b.leased = e.local.leased
 		if ev.Source == WitnessDHCP { // which does not know of routers
 			b.router = e.local.router

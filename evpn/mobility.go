@@ -316,6 +316,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 		m := v.macs[b.mac]
 		ours = m.isLocal() && !m.flaps().dropped() && !e.flaps.dropped() && c.mayHave(e, m)
 	}
+	c.confirmAgainst(e, ours, now)
 	c.advertiseIP(e, ours)
 	e.best = nil
 	if !ours {
