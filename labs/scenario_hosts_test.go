@@ -33,6 +33,7 @@ func TestHosts(t *testing.T) {
 	})
 	t.Run("gateway", func(t *testing.T) { testGateway(t, ctx, lab) })
 	t.Run("static row", func(t *testing.T) { testStaticRow(t, ctx, lab) })
+	t.Run("address that fails over", func(t *testing.T) { testFailover(t, ctx, lab) })
 	t.Run("silent host over a restart", func(t *testing.T) { testSilentHost(t, ctx, lab) })
 }
 
@@ -76,6 +77,27 @@ func testStaticRow(t *testing.T, ctx context.Context, lab *Lab) {
 	}
 	run(t, ctx, lab, "h1", "bridge fdb del "+mac+" dev eth2 master")
 	within(t, ctx, 20*time.Second, "h2 forgets it", func() error { return wantNoMAC(ctx, lab, "h2", 100, mac) })
+}
+
+// testFailover: an address that goes from a VM of h1 to one of h2, which has another MAC, is known with that one at once.
+func testFailover(t *testing.T, ctx context.Context, lab *Lab) {
+	const (
+		ip     = "172.16.100.50"
+		before = "02:00:00:64:01:01"
+		after  = "02:00:00:64:02:01"
+	)
+	run(t, ctx, lab, "vm11", "ip addr add "+ip+"/24 dev eth1")
+	newVMPort(t, lab, "vm11", "eth1").send(gratuitousARP([]byte{2, 0, 0, 0x64, 1, 1}, netip.MustParseAddr(ip)))
+	within(t, ctx, 20*time.Second, "h2 has it with the one MAC", func() error { return wantNeighbor(ctx, lab, "h2", "br100", ip, before) })
+	run(t, ctx, lab, "vm11", "ip addr del "+ip+"/24 dev eth1")
+	run(t, ctx, lab, "vm21", "ip addr add "+ip+"/24 dev eth1")
+	newVMPort(t, lab, "vm21", "eth1").send(gratuitousARP([]byte{2, 0, 0, 0x64, 2, 1}, netip.MustParseAddr(ip)))
+	within(t, ctx, 20*time.Second, "h1 has it with the other", func() error {
+		return all(
+			wantNeighbor(ctx, lab, "h1", "br100", ip, after), wantARP(ctx, lab, "h1", 100, ip, after, "remote", "10.255.0.2"),
+			wantARP(ctx, lab, "h2", 100, ip, after, "local", ""),
+		)
+	})
 }
 
 // testSilentHost: the address of a VM that says nothing outlives a restart of its daemon; no row of h2 goes for it.
