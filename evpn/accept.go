@@ -25,22 +25,43 @@ type importIndex struct {
 	any16 map[uint16][]*macVRF // *:Local, for those with 16
 }
 
-func (c *Core) indexImports() importIndex {
-	x := importIndex{exact: map[RT][]*macVRF{}, any: map[uint32][]*macVRF{}, any16: map[uint16][]*macVRF{}}
-	for _, v := range c.vrfs {
-		if v.policy.Off {
-			continue
-		}
-		for _, p := range v.importRTs {
-			if p.AnyAdmin {
-				x.any[p.Local] = append(x.any[p.Local], v)
-				x.any16[uint16(p.Local)] = append(x.any16[uint16(p.Local)], v)
-			} else {
-				x.exact[p.RT] = append(x.exact[p.RT], v)
-			}
+func newImportIndex() importIndex {
+	return importIndex{exact: map[RT][]*macVRF{}, any: map[uint32][]*macVRF{}, any16: map[uint16][]*macVRF{}}
+}
+
+func (x importIndex) add(v *macVRF) {
+	if v.policy.Off {
+		return
+	}
+	for _, p := range v.importRTs {
+		if p.AnyAdmin {
+			x.any[p.Local] = append(x.any[p.Local], v)
+			x.any16[uint16(p.Local)] = append(x.any16[uint16(p.Local)], v)
+		} else {
+			x.exact[p.RT] = append(x.exact[p.RT], v)
 		}
 	}
-	return x
+}
+
+// remove takes out a MAC-VRF whose route targets are those it was added with.
+func (x importIndex) remove(v *macVRF) {
+	for _, p := range v.importRTs {
+		if p.AnyAdmin {
+			removeFrom(x.any, p.Local, v)
+			removeFrom(x.any16, uint16(p.Local), v)
+		} else {
+			removeFrom(x.exact, p.RT, v)
+		}
+	}
+}
+
+func removeFrom[K comparable](m map[K][]*macVRF, key K, v *macVRF) {
+	rest := slices.DeleteFunc(m[key], func(other *macVRF) bool { return other == v })
+	if len(rest) == 0 {
+		delete(m, key)
+	} else {
+		m[key] = rest
+	}
 }
 
 func (x importIndex) find(rts []RT) []*macVRF {
@@ -57,7 +78,7 @@ func (x importIndex) find(rts []RT) []*macVRF {
 	return slices.Compact(vrfs)
 }
 
-// changeImports runs change, which alters what MAC-VRFs import, and moves the stored paths to where they belong now
+// changeImports runs change, which alters what MAC-VRFs import and brings importIndex along, and moves the stored paths to where they belong now
 // (RT-07: no session is touched).
 func (c *Core) changeImports(change func()) {
 	type move struct{ from, to []*macVRF }
@@ -67,7 +88,6 @@ func (c *Core) changeImports(change func()) {
 	}
 	change()
 	c.importGen++
-	c.importIndex = c.indexImports()
 	for a, m := range moves {
 		if m.to = c.importers(c.attrs[a], a); slices.Equal(m.from, m.to) {
 			delete(moves, a)

@@ -165,6 +165,7 @@ func TestImportIndex(t *testing.T) {
 				v.importRTs = append(v.importRTs, p)
 			}
 			c.vrfs[v.vni] = v
+			c.importIndex.add(v)
 		}
 		rts := []RT{drawRT(t), drawRT(t)}
 		var want []*macVRF
@@ -173,8 +174,14 @@ func TestImportIndex(t *testing.T) {
 				want = append(want, v)
 			}
 		}
-		if got := c.indexImports().find(rts); !slices.Equal(got, want) {
+		if got := c.importIndex.find(rts); !slices.Equal(got, want) {
 			t.Fatalf("%v is imported by %v, want %v", rts, got, want)
+		}
+		for _, v := range c.vrfs {
+			c.importIndex.remove(v)
+		}
+		if x := c.importIndex; len(x.exact)+len(x.any)+len(x.any16) != 0 {
+			t.Fatalf("left behind: %v", x)
 		}
 	})
 }

@@ -104,6 +104,7 @@ func New(cfg Config) *Core {
 		holding:   true,
 		history:   newHistory(),
 	}
+	c.importIndex = newImportIndex()
 	c.cfg = cfg
 	c.rdNumbers = maps.Clone(cfg.RDNumbers)
 	if c.rdNumbers == nil {

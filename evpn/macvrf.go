@@ -217,7 +217,10 @@ func (c *Core) attachmentUp(at Attachment, now time.Time) {
 			vni: at.VNI, derived: c.derive(c.cfg, at.VNI), macs: map[MAC]*macEntry{}, ips: map[netip.Addr]*ipEntry{},
 			flood: map[netip.Addr]*floodEntry{}, sets: map[setKey]*Attrs{},
 		}
-		c.changeImports(func() { v.at, c.vrfs[v.vni] = &at, v })
+		c.changeImports(func() {
+			v.at, c.vrfs[v.vni] = &at, v
+			c.importIndex.add(v)
+		})
 		c.serve(v, now)
 		c.noteFaults(v, nil)
 		return
@@ -274,7 +277,10 @@ func (c *Core) attachmentDown(vni VNI) {
 	}
 	c.withdrawAll(v)
 	c.forgetMoves(v)
-	c.changeImports(func() { delete(c.vrfs, vni) })
+	c.changeImports(func() {
+		delete(c.vrfs, vni)
+		c.importIndex.remove(v)
+	})
 	for _, h := range c.held(v, func(holder) bool { return true }) {
 		c.want(h, place{})
 		c.settle(h, place{})
@@ -300,7 +306,9 @@ func (c *Core) configure(cfg Config, now time.Time) {
 	c.changeImports(func() {
 		c.cfg = cfg
 		for i, v := range vrfs {
+			c.importIndex.remove(v)
 			v.derived, next[i] = next[i], v.derived
+			c.importIndex.add(v)
 		}
 	})
 	for i, v := range vrfs {
