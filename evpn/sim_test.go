@@ -32,9 +32,12 @@ type sim struct {
 	lastFault time.Time // of a session or a daemon; once all is up again, when that was
 	lastGone  time.Time // when a port went: its hosts may be withdrawn after another VTEP has yielded to them
 	faults    bool
-	fixed     bool // there were static rows
-	messages  int  // route ops that VTEPs sent to the reflector, sessions that came up left aside
-	changes   int  // of rows on local ports, or frames where a static one stands, which is what they may speak for
+	fixed     bool      // there were static rows
+	messages  int       // route ops that VTEPs sent to the reflector, sessions that came up left aside
+	changes   int       // of rows on local ports, or frames where a static one stands, which is what they may speak for
+	delivered int       // routes that the reflector sent to VTEPs
+	most      int       // things that may happen in one run, before it counts as a storm
+	wrote     time.Time // when a kernel was last written to
 	log       func(string, ...any)
 	tripped   map[MAC]bool // found to be duplicates somewhere
 	err       error
@@ -78,10 +81,11 @@ var simReflector = netip.MustParseAddr("10.0.0.254")
 func newSim(vteps, moves int, sticky bool, seed uint64, log func(string, ...any)) *sim {
 	s := &sim{
 		now: epoch, rand: rand.New(rand.NewPCG(seed, 1)), routes: map[RouteKey]simRoute{}, tripped: map[MAC]bool{}, log: log,
+		most: 200_000,
 	}
 	for i := range vteps {
 		v := &simVTEP{
-			sim: s, addr: netip.AddrFrom4([4]byte{10, 255, 0, byte(i + 1)}), kernel: newMapKernel(),
+			sim: s, addr: netip.AddrFrom4([4]byte{10, 255, byte((i + 1) >> 8), byte(i + 1)}), kernel: newMapKernel(),
 			ports: map[MAC]string{}, behind: map[MAC]string{}, seen: map[MAC]time.Time{}, out: map[RouteKey]RouteOp{},
 		}
 		v.cfg = Config{
@@ -116,8 +120,8 @@ func (s *sim) run(d time.Duration) {
 		e := heap.Pop(&s.queue).(simEvent)
 		s.now = e.at
 		e.do()
-		if n > 200_000 {
-			s.fail("a storm: 200,000 things within %s", d)
+		if n > s.most {
+			s.fail("a storm: %d things within %s", n, d)
 		}
 	}
 	s.now = end
@@ -149,10 +153,11 @@ type simVTEP struct {
 	lost    int // counts overruns; notifications under way then are lost
 	kernel  *mapKernel
 	written uint64
-	ports   map[MAC]string    // of the bridge's own rows
-	behind  map[MAC]string    // the ports that hosts are behind, whether the bridge knows or not
-	saved   []LocalIP         // what the daemon remembers for its next life
-	seen    map[MAC]time.Time // when a frame refreshed them
+	writes  [TableNeighbor + 1]int // by table
+	ports   map[MAC]string         // of the bridge's own rows
+	behind  map[MAC]string         // the ports that hosts are behind, whether the bridge knows or not
+	saved   []LocalIP              // what the daemon remembers for its next life
+	seen    map[MAC]time.Time      // when a frame refreshed them
 	wake    time.Time
 
 	session  int  // counts sessions
@@ -290,6 +295,10 @@ func (v *simVTEP) write(b KernelBatch) {
 			v.log("%s %s   writes %s", v.now.Sub(epoch), v.addr, describeOp(op))
 		}
 	}
+	for _, op := range b.Ops {
+		v.writes[op.Key.Table]++
+		v.wrote = v.now
+	}
 	applied := v.kernel.apply(b)
 	v.written = b.Seq
 	if len(v.kernel.trampled) > 0 || len(v.kernel.disorder) > 0 {
@@ -310,6 +319,9 @@ func (v *simVTEP) announce(op RouteOp) {
 
 // hears delivers what the reflector says.
 func (v *simVTEP) hears(ev Event) {
+	if _, ok := ev.(*Update); ok {
+		v.delivered++
+	}
 	session := v.session
 	v.downward.send(v.sim, 30*time.Millisecond, func() {
 		if v.session == session && !v.stopped {
@@ -417,9 +429,11 @@ func sortedKeys[V any](m map[RouteKey]V) []RouteKey {
 	return keys
 }
 
-func simMAC(host int) MAC { return MAC{2, 0, 0, 0, 1, byte(host)} }
+func simMAC(host int) MAC { return MAC{2, 0, 0, byte(host >> 8), 1, byte(host)} }
 
-func simIP(host int) netip.Addr { return netip.AddrFrom4([4]byte{172, 16, 0, byte(host + 1)}) }
+func simIP(host int) netip.Addr {
+	return netip.AddrFrom4([4]byte{172, 16, byte((host + 1) >> 8), byte(host + 1)})
+}
 
 // frame is a gratuitous ARP of a host coming in by a port. It reports whether the bridge's row changed.
 func (v *simVTEP) frame(host int, port string) bool {
@@ -450,7 +464,7 @@ func (v *simVTEP) frame(host int, port string) bool {
 
 // asked is a probe that leaves by a port.
 func (v *simVTEP) asked(p Probe) {
-	host := int(p.MAC[5])
+	host := int(p.MAC[3])<<8 | int(p.MAC[5])
 	if v.behind[p.MAC] == p.Port && p.IP == simIP(host) {
 		v.frame(host, p.Port)
 	}
