@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -10,64 +9,79 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
+
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// BenchmarkMACIP loads n remote MACs with an IP each, moves them, reads them back and removes them, with the watcher
-// running. Figures are entries per second of each stage; an entry is one MAC or one IP.
-func BenchmarkMACIP(b *testing.B) {
-	for _, n := range []int{10_000, 100_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			l := newLab(b)
-			l.start()
-			l.must(addVTEP(vtep2), addVTEP(vtep3))
-			var macs, ips []evpn.KernelOp
-			for i := range n {
-				m := evpn.MAC{2, 1, 0, byte(i >> 16), byte(i >> 8), byte(i)}
-				macs = append(macs, addFDB(m, vtep2))
-				ips = append(ips, addNeighbor(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), m))
+// buildSteps are the ops of 256 remote MACs with an IP each, on their way to becoming messages.
+func buildSteps() (w *writer, macs, ips []step) {
+	at := &attached{device: 7, bridge: 8}
+	for i := range 256 {
+		m := evpn.MAC{2, 1, 0, 0, 0, byte(i)}
+		mac, ip := addFDB(m, vtep2), addNeighbor(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), m)
+		macs, ips = append(macs, step{op: &mac, at: at, group: 9}), append(ips, step{op: &ip, at: at})
+	}
+	return &writer{}, macs, ips
+}
+
+// build makes all messages of the steps: three for each pair.
+func (w *writer) build(macs, ips []step) {
+	for i := range macs {
+		w.batch.reset()
+		w.putNear(&macs[i], netlink.Create|netlink.Excl)
+		w.putBind(&macs[i], netlink.Create)
+		w.putNeighbor(&ips[i], netlink.Create|netlink.Excl)
+	}
+}
+
+// BenchmarkBuild makes the messages for a MAC and its IP, and sends nothing.
+func BenchmarkBuild(b *testing.B) {
+	w, macs, ips := buildSteps()
+	b.ReportAllocs()
+	for b.Loop() {
+		w.build(macs, ips)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(macs)), "ns/pair")
+}
+
+func TestBuildAllocatesNothing(t *testing.T) {
+	w, macs, ips := buildSteps()
+	if n := testing.AllocsPerRun(100, func() { w.build(macs, ips) }); n != 0 {
+		t.Errorf("%v allocations for %d MACs and IPs", n, len(macs))
+	}
+}
+
+// BenchmarkParseRow reads a notification of an FDB entry.
+func BenchmarkParseRow(b *testing.B) {
+	w, macs, ips := buildSteps()
+	w.build(macs[:1], ips[:1])
+	b.ReportAllocs()
+	for b.Loop() {
+		for m := range messages(w.batch.buf) {
+			if _, err := parseRow(m.data); err != nil {
+				b.Fatal(err)
 			}
-			change := func(ops []evpn.KernelOp, f func(evpn.KernelOp) evpn.KernelOp) []evpn.KernelOp {
-				out := make([]evpn.KernelOp, len(ops))
-				for i := range ops {
-					out[i] = f(ops[i])
-				}
-				return out
-			}
-			moved := change(macs, func(op evpn.KernelOp) evpn.KernelOp { op.Entry.VTEP = vtep3; return replace(op) })
-			gone := change(macs, del)
-			ipsGone := change(ips, del)
-			var spent [5]time.Duration
-			var cpu time.Duration
-			stage := func(i int, f func()) {
-				start := time.Now()
-				f()
-				spent[i] += time.Since(start)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				before := cpuTime()
-				stage(0, func() { l.must(macs...) })
-				stage(1, func() { l.must(ips...) })
-				cpu += cpuTime() - before
-				stage(2, func() { l.must(moved...) })
-				stage(3, func() {
-					events, err := l.ReadBack(context.Background(), []evpn.VNI{10}, l.seq)
-					if err != nil || len(events[0].(evpn.Observed).Entries) != 2*n {
-						b.Fatalf("read back: %v", err)
-					}
-				})
-				stage(4, func() { l.must(ipsGone...); l.must(gone...) })
-			}
-			for i, unit := range []string{"fdb-add/s", "neigh-add/s", "fdb-move/s", "read/s", "delete/s"} {
-				entries := n
-				if i >= 3 {
-					entries = 2 * n
-				}
-				b.ReportMetric(float64(entries)*float64(b.N)/spent[i].Seconds(), unit)
-			}
-			b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N)/float64(2*n), "add-cpu-ns/entry")
-		})
+		}
+	}
+}
+
+// BenchmarkReadBack reads 10,000 remote MACs with an IP each back from the kernel.
+func BenchmarkReadBack(b *testing.B) {
+	const n = 10_000
+	l := newLab(b)
+	l.must(addVTEP(vtep2))
+	var ops []evpn.KernelOp
+	for i := range n {
+		m := evpn.MAC{2, 1, 0, byte(i >> 16), byte(i >> 8), byte(i)}
+		ops = append(ops, addFDB(m, vtep2), addNeighbor(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), m))
+	}
+	l.must(ops...)
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := len(l.observed(10).Entries); got != 2*n {
+			b.Fatalf("%d entries", got)
+		}
 	}
 }
 
