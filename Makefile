@@ -10,8 +10,12 @@ GOBUILD := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 TOOLS   := $(CURDIR)/bin/tools
 
 FUZZTIME  ?= 20s
-BENCHTIME ?= 1s
 BENCH     ?= .
+RUN       ?=
+RUNS      ?= 5
+RESULTS   ?= bin/bench.jsonl
+COUNT     ?= 6
+OLD       ?=
 PKG       ?= ./...
 LAB       ?= 01-two-hosts
 SEEDS     ?= 1000000
@@ -23,7 +27,7 @@ BIN       ?= bin
 PACKAGES  ?= bin/packages
 STAGE     ?= bin/stage
 
-.PHONY: help build test check bench sim migration demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
+.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,8 +41,25 @@ test: deps build $(TOOLS)/testsummary $(TOOLS)/nfpm ## every test this machine c
 
 check: lint gen-check test ## what must pass before a commit
 
-bench: ## benchmarks of the core, the decoder and the kernel writer
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./evpn/... ./dataplane/...
+bench: deps build ## evpnd beside FRR and the kernel alone, as root: RUN=regexp of measures, RUNS, HUGE=1 for a million routes
+	go run ./labs/bench -evpnd $(BIN)/evpnd -run '$(RUN)' -runs $(RUNS) $(if $(HUGE),-huge) -o $(RESULTS)
+
+bench-quick: deps build ## the short form of it: some two minutes
+	go run ./labs/bench -evpnd $(BIN)/evpnd -quick -run '$(RUN)' -runs 1 -o bin/bench-quick.jsonl
+
+bench-docs: ## docs/performance.md from RESULTS of make bench
+	go run ./labs/bench -docs $(RESULTS) >bin/performance.md
+	mv bin/performance.md docs/performance.md
+
+benchmarks: ## go test benchmarks, with allocations, into bin/benchmarks.txt: BENCH=regexp, COUNT runs of each
+	@mkdir -p bin
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./evpn/... ./dataplane ./speaker | tee bin/benchmarks.txt
+
+benchstat: $(TOOLS)/benchstat benchmarks ## make benchstat OLD=file: the same benchmarks now, against an earlier bin/benchmarks.txt
+	$(TOOLS)/benchstat $(if $(OLD),'$(OLD)') bin/benchmarks.txt
+
+scale: ## the core with a million routes in 4000 VNIs, and 500 simulated VTEPs: some two minutes
+	go test -run '^(TestGrowth|TestRollingRestart)' -v -timeout 1h ./evpn -scale.routes 1000000 -sim.vteps 500
 
 sim: ## SEEDS simulated networks from SEED on, on all cores
 	go test -run '^TestSimulator$$' -v -timeout $(SIMTIME) ./evpn -sim.seeds $(SEEDS) -sim.seed $(SEED)
@@ -115,6 +136,9 @@ $(TOOLS)/helm: tools/charts/go.mod tools/charts/go.sum
 
 $(TOOLS)/protoc-gen-go: tools/gen/go.mod tools/gen/go.sum
 	GOBIN=$(TOOLS) go -C tools/gen install tool
+
+$(TOOLS)/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
+	GOBIN=$(TOOLS) go -C tools/benchstat install tool
 
 $(TOOLS)/testsummary: tools/testsummary/main.go
 	go build -o $@ ./tools/testsummary
