@@ -10,7 +10,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 )
 
 // Load reads the configuration file at path and its drop-ins: conf.d/*.yaml in the same folder, in lexical order, those
@@ -100,7 +99,7 @@ func (l *loader) dropIns(path string) []string {
 func (l *loader) parse(name string, data []byte) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	src := l.open(name, data)
-	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // the decoder reports all duplicates
+	file, err := parseYAML(data)
 	if err != nil {
 		at, message := syntaxFault(src, err)
 		l.fail(at, "not YAML: %s", message)
