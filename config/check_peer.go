@@ -157,13 +157,13 @@ func (c *checker) session(r *rawSession, ours field[uint32], zone string) Peer {
 		Interface:       r.iface.value,
 		Multihop:        r.multihop.value,
 		TTLSecurity:     r.ttlSecurity.value,
-		Password:        c.password(r.passwordFile),
 		HoldTime:        r.holdTime.or(defaultHoldTime),
 		GracefulRestart: r.gracefulRestart.or(defaultGracefulRestart),
 		RTConstraint:    r.rtConstraint.value,
 		NeedEncap:       r.needEncap.value,
 		MaxRoutes:       r.maxRoutes.value,
 	}
+	p.PasswordFile, p.Password = c.password(r.passwordFile)
 	p.Keepalive = c.keepalive(r, p.HoldTime)
 	if p.Multihop > 0 && p.TTLSecurity > 0 {
 		c.report(r.ttlSecurity.at, "ttl-security excludes multihop, set at %s: ttl-security counts the hops itself", r.multihop.at)
@@ -189,7 +189,7 @@ func (c *checker) peerAS(r *rawSession, ours field[uint32]) uint32 {
 func (c *checker) keepalive(r *rawSession, hold time.Duration) time.Duration {
 	switch {
 	case !r.keepalive.valid:
-		return (hold / 3).Truncate(time.Second)
+		return defaultKeepalive(hold)
 	case r.holdTime.given() && !r.holdTime.valid: // reported already, and hold is not what was meant
 	case hold == 0 && r.keepalive.value > 0:
 		c.report(r.keepalive.at, "keepalive: a session with hold-time 0 sends none: leave the key out")
@@ -200,20 +200,26 @@ func (c *checker) keepalive(r *rawSession, hold time.Duration) time.Duration {
 	return r.keepalive.value
 }
 
+func defaultKeepalive(hold time.Duration) time.Duration { return (hold / 3).Truncate(time.Second) }
+
 // password reads the file that holds a TCP MD5 key; its path starts at the folder of the file that names it.
-func (c *checker) password(f field[string]) string {
+func (c *checker) password(f field[string]) (path, key string) {
 	if !f.valid {
-		return ""
+		return "", ""
 	}
-	path := f.value
+	path = f.value
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(f.at.src.name), path)
 	}
 	key, err := readPassword(path)
 	if err != nil {
 		c.report(f.at, "password-file: read %s: %v", path, err)
+		return "", ""
 	}
-	return key
+	if path, err = filepath.Abs(path); err != nil {
+		c.report(f.at, "password-file: %v", err)
+	}
+	return path, key
 }
 
 // readPassword returns the one line of a file, without its newline.

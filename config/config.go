@@ -65,6 +65,7 @@ type Peer struct {
 	Multihop        uint8         // eBGP only: TTL of our packets, 2 to 255; 0: directly connected (TTL 1). iBGP: 0 is 64
 	TTLSecurity     uint8         // GTSM: hops the peer may be away, 1 to 254; 0: off (SE-01). Excludes Multihop
 	Password        string        // TCP MD5 key of 1 to 80 octets, read from password-file; "": none (SE-02)
+	PasswordFile    string        // absolute path; "" when Password is
 	HoldTime        time.Duration // 0 (never expires) or 3 s to 65535 s; default 90 s
 	Keepalive       time.Duration // 1 s to less than HoldTime; default a third of it; 0 when HoldTime is 0
 	ConnectRetry    time.Duration // longest pause between attempts to connect, 100 ms to 1 h; default 5 s

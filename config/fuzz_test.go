@@ -37,6 +37,9 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%v in %+v", err, c)
 			}
 			c.Core()
+			if again, err := Parse("again.yaml", []byte(c.YAML(true))); err != nil || len(Diff(c, again)) > 0 {
+				t.Errorf("written and read again: %v in\n%s", err, c.YAML(true))
+			}
 			return
 		}
 		var faults Faults

@@ -197,6 +197,10 @@ log: {level: debug, format: json}
 		API: API{Socket: "/run/x.sock", Group: "evpn", Metrics: "[::1]:9473"},
 		Log: Log{Level: "debug", Format: "json"},
 	}
+	if file := got.Peers[0].PasswordFile; !filepath.IsAbs(file) || filepath.Base(file) != "secret" {
+		t.Errorf("password-file %q", file)
+	}
+	got.Peers[0].PasswordFile = ""
 	if diff := cmp.Diff(want, got, values); diff != "" {
 		t.Errorf("full file (-want +got):\n%s", diff)
 	}

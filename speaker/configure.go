@@ -10,7 +10,7 @@ import (
 )
 
 // Configure makes the peers what cfg says: new ones are started, missing ones are told so (6/3), changed ones start
-// anew (6/6), all others stay as they are, also those whose change does not concern the session. Before Run it only
+// anew (6/6), all others stay as they are, also those whose change can be made under the session (config.Keys says which). Before Run it only
 // remembers cfg. AS number and router id cannot change in a running speaker. After an error no peer has noticed anything,
 // and the listening sockets are as they were, unless the error says that this failed too.
 func (s *Speaker) Configure(cfg *config.Config) error {
@@ -35,6 +35,8 @@ func (s *Speaker) Configure(cfg *config.Config) error {
 	s.mu.Lock()
 	s.cfg = cfg
 	s.mu.Unlock()
+	// What peers have been told in the OPENs stays: the F bit that counts is the one they get after our restart.
+	s.flushOnExit.Store(cfg.FlushOnExit)
 	if running {
 		s.stopChanged(cfg)
 		s.startMissing(cfg)
@@ -47,10 +49,42 @@ func (s *Speaker) setSockets(old, next *config.Config) error {
 	return errors.Join(s.relisten(next), s.setKeys(old, next), s.setLeastTTL(next))
 }
 
-// sameSession reports whether a session made for a serves b as well.
+// sameSession reports whether a session made for a serves b as well, perhaps after retune.
 func sameSession(a, b config.Peer) bool {
-	b.Description, b.ConnectRetry = a.Description, a.ConnectRetry
+	b.Description, b.Port, b.Passive, b.ConnectRetry = a.Description, a.Port, a.Passive, a.ConnectRetry
+	b.Multihop, b.TTLSecurity, b.Password, b.PasswordFile = a.Multihop, a.TTLSecurity, a.Password, a.PasswordFile
+	b.Keepalive = a.Keepalive
 	return a == b
+}
+
+// retune gives the peer's connections the options of want in place of those of p.cfg. A key may be changed under a
+// session as long as both ends do it before the hold time is over: what the other end drops is sent again (RFC 2385
+// §4.5). p.mu is held.
+func (p *peer) retune(want config.Peer) error {
+	was, is := peerOptions(p.cfg, p.sp.asn), acceptedOptions(want, p.sp.asn)
+	is.device = "" // is as it was, and setting it again takes a right that setting it once does not
+	set := func(fd int) error {
+		errs := []error{is.setIP(fd)}
+		if is.minTTL == 0 {
+			errs = append(errs, setMinTTL(fd, is.v6, 0))
+		}
+		if is.key != was.key {
+			errs = append(errs, setKey(fd, is.peer, is.key))
+		}
+		return errors.Join(errs...)
+	}
+	if was == peerOptions(want, p.sp.asn) {
+		return nil
+	}
+	var errs []error
+	for s := range p.conns {
+		raw, err := s.outer.SyscallConn()
+		if err == nil {
+			err = onSocket(raw, set)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // stopChanged stops the peers that are gone or whose session must start anew, and waits for them.
@@ -74,7 +108,13 @@ func (s *Speaker) stopChanged(cfg *config.Config) {
 		p.mu.Lock()
 		same := keep && sameSession(p.cfg, want)
 		if same {
-			p.cfg = want
+			if err := p.retune(want); err != nil {
+				p.log.WithError(err).Warn("options of the connection not changed, it starts anew")
+				same = false
+			} else {
+				p.cfg = want
+				p.poke()
+			}
 		}
 		p.mu.Unlock()
 		if same || p.stop == nil {

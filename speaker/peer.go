@@ -298,7 +298,7 @@ func (p *peer) shutdown(ctx context.Context) {
 	p.mu.Unlock()
 	var f *farewell
 	if !errors.As(context.Cause(ctx), &f) {
-		f = &farewell{subcode: ceaseShutdown, text: "evpnd is stopping", graceful: !p.sp.flushOnExit}
+		f = &farewell{subcode: ceaseShutdown, text: "evpnd is stopping", graceful: !p.sp.flushOnExit.Load()}
 	}
 	p.reset(f)
 	p.wg.Wait()

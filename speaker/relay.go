@@ -128,7 +128,7 @@ func (s *session) pass(l *leg, kind wire.MessageType, msg []byte, marks family) 
 		l.open = append([]byte(nil), msg...)
 		l.began.open = true
 		restart := !s.p.sp.released.Load()
-		msg = ownOpen(msg, restart, s.cfg.GracefulRestart > 0, !s.p.sp.flushOnExit, s.cfg.HoldTime)
+		msg = ownOpen(msg, restart, s.cfg.GracefulRestart > 0, !s.p.sp.flushOnExit.Load(), s.cfg.HoldTime)
 	case wire.MessageUpdate:
 		if marks == 0 {
 			msg = s.told.update(msg)

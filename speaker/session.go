@@ -124,17 +124,21 @@ func (s *session) live(ctx context.Context) (err error) {
 // keepAlive sends a KEEPALIVE three times per hold time or as configured, until the session ends. GoBGP has been told
 // that there is no hold time: it would measure what we pass on, which EVPN UPDATEs are not.
 func (s *session) keepAlive() {
-	every := s.neg.hold / 3
-	if s.cfg.Keepalive > 0 {
-		every = min(every, s.cfg.Keepalive)
+	every := func() time.Duration {
+		pause := s.neg.hold / 3
+		if configured := s.p.config().Keepalive; configured > 0 { // a reload may change it
+			pause = min(pause, configured)
+		}
+		return max(pause, time.Second/2)
 	}
-	t := time.NewTicker(max(every, time.Second/2))
+	t := time.NewTimer(every())
 	defer t.Stop()
 	msg := wire.AppendKeepalive(nil)
 	for {
 		select {
 		case <-t.C:
 			s.send(msg)
+			t.Reset(every())
 		case <-s.ending:
 			return
 		}

@@ -28,7 +28,7 @@ type Speaker struct {
 	sink        chan<- []evpn.Event
 	asn         uint32
 	routerID    netip.Addr
-	flushOnExit bool
+	flushOnExit atomic.Bool   // of the configuration
 	released    atomic.Bool   // ReleaseEoR was called
 	refused     atomic.Uint64 // connections from strangers
 	quit        chan struct{} // closed when Run ends: the sink is not read any more
@@ -67,11 +67,12 @@ func New(cfg *config.Config, sink chan<- []evpn.Event, log logrus.FieldLogger) (
 		return nil, err
 	}
 	s := &Speaker{
-		log: log, sink: sink, engines: []*engine{e}, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID, flushOnExit: cfg.FlushOnExit,
+		log: log, sink: sink, engines: []*engine{e}, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID,
 		quit: make(chan struct{}), imports: make(map[evpn.RT]struct{}), peers: make(map[netip.Addr]*peer),
 		listening: &listeners{}, table: make(map[evpn.RouteKey]ownRoute), worn: make(chan struct{}, 1), wearLimit: leastWear,
 	}
 	s.serving.Store(e)
+	s.flushOnExit.Store(cfg.FlushOnExit)
 	return s, nil
 }
 

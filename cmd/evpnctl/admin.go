@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -12,34 +14,51 @@ import (
 )
 
 func (c *cli) reloadCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "reload",
-		Short:   "Read the configuration file again; a file with faults changes nothing",
-		Example: "  evpnctl reload",
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Read the configuration file again; a file with faults changes nothing",
+		Long: `Read the configuration file again and apply it, all or nothing.
+
+It returns when the new configuration is in force, with what became different. A file with faults, or with changes that
+need a restart, is refused as a whole: all of them are named, and the exit status is not 0.`,
+		Example: "  evpnctl reload\n  evpnctl reload --dry-run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var r *evpnv1.ReloadResponse
 			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
-				r, err = evpnv1.NewAdminServiceClient(conn).Reload(ctx, &evpnv1.ReloadRequest{})
+				r, err = evpnv1.NewAdminServiceClient(conn).Reload(ctx, &evpnv1.ReloadRequest{DryRun: dry})
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			if !c.format.forPeople() {
-				return c.printMessage(r)
-			}
-			if len(r.Changes) == 0 {
-				return c.print("reloaded, nothing changed\n")
-			}
-			for _, change := range r.Changes {
-				if err := c.print("%s\n", change); err != nil {
-					return err
-				}
-			}
-			return nil
+			return c.printReload(r, dry)
 		},
 	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing, say what would happen")
+	return cmd
+}
+
+func (c *cli) printReload(r *evpnv1.ReloadResponse, dry bool) error {
+	switch {
+	case !c.format.forPeople():
+		return c.printMessage(r)
+	case len(r.Changes) == 0 && dry:
+		return c.print("nothing would change\n")
+	case len(r.Changes) == 0:
+		return c.print("reloaded, nothing changed\n")
+	}
+	var b bytes.Buffer
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for i, change := range r.Changes {
+		if dry && i < len(r.Details) {
+			fmt.Fprintf(w, "%s\t", r.Details[i].Consequence)
+		}
+		fmt.Fprintln(w, change)
+	}
+	_ = w.Flush() // into memory
+	return c.print("%s", b.String())
 }
 
 func (c *cli) clearCommand() *cobra.Command {

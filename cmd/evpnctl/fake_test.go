@@ -51,8 +51,19 @@ type admin struct {
 	faulty *atomic.Bool
 }
 
-func (admin) Reload(context.Context, *evpnv1.ReloadRequest) (*evpnv1.ReloadResponse, error) {
-	return &evpnv1.ReloadResponse{Changes: []string{"peer 10.0.0.9 added", "VNI 300 switched off"}}, nil
+func (admin) Reload(_ context.Context, r *evpnv1.ReloadRequest) (*evpnv1.ReloadResponse, error) {
+	resp := &evpnv1.ReloadResponse{Changes: []string{"peers.10.0.0.9: added", "peers.10.0.0.10.hold-time: 90s -> 9s"}}
+	if r.DryRun {
+		resp.Details = []*evpnv1.ConfigChange{{Consequence: "applies live"}, {Consequence: "flaps peer 10.0.0.10"}}
+	}
+	return resp, nil
+}
+
+func (inspect) GetConfig(_ context.Context, r *evpnv1.GetConfigRequest) (*evpnv1.GetConfigResponse, error) {
+	if r.Defaults {
+		return &evpnv1.GetConfigResponse{Yaml: "asn: 65000\nsnooping: true\n"}, nil
+	}
+	return &evpnv1.GetConfigResponse{Yaml: "asn: 65000\n"}, nil
 }
 
 func (admin) ClearPeer(_ context.Context, r *evpnv1.ClearPeerRequest) (*evpnv1.ClearPeerResponse, error) {

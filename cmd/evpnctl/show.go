@@ -26,7 +26,7 @@ FRR's word order is understood: "show evpn mac vni 100 json", "show bgp l2vpn ev
 		RunE:    wantSubcommand,
 	}
 	show.AddCommand(c.summaryCommand(), c.statusCommand(), c.vniCommand(), c.vtepCommand(), c.macCommand(),
-		c.arpCommand(), c.routeCommand())
+		c.arpCommand(), c.routeCommand(), c.configCommand())
 	show.AddCommand(frrAlias("evpn"), frrAlias("bgp", "l2vpn", "evpn"))
 	return show
 }

@@ -30,30 +30,44 @@ const defaultConfig = "/etc/evpnd/evpnd.yaml"
 
 // Exit codes.
 const (
-	exitFailed = 1
-	exitConfig = 2 // the configuration, or the command line, is wrong; nothing was started
+	exitFailed  = 1
+	exitDiffers = 1 // evpnd diff: there are differences
+	exitConfig  = 2 // the configuration, or the command line, is wrong; nothing was started
 )
 
 func main() {
 	err := command().Execute()
 	var faults config.Faults
 	var use usageError
+	exit := exitError{code: exitFailed, err: err}
 	switch {
 	case err == nil:
 	case errors.As(err, &faults): // each names its file
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, faults)
 		os.Exit(exitConfig)
 	case errors.As(err, &use):
 		fmt.Fprintf(os.Stderr, "evpnd: %v\nevpnd --help tells what there is\n", err)
 		os.Exit(exitConfig)
 	default:
-		fmt.Fprintln(os.Stderr, "evpnd:", err)
-		os.Exit(exitFailed)
+		if errors.As(err, &exit); exit.err != nil {
+			fmt.Fprintln(os.Stderr, "evpnd:", exit.err)
+		}
+		os.Exit(exit.code)
 	}
 }
 
 // usageError is a wrong command line.
 type usageError struct{ error }
+
+// exitError ends the program with a code of its own, without a word when err is nil.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.code, e.err) }
+
+func (e exitError) Unwrap() error { return e.err }
 
 func command() *cobra.Command {
 	var path string
@@ -78,7 +92,7 @@ func command() *cobra.Command {
 		Example: "  evpnd check -c /etc/evpnd/evpnd.yaml",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return check(cmd.OutOrStdout(), path) },
-	}, manual.Command("8", configPage()))
+	}, diffCommand(&path), manual.Command("8", configPage()))
 	return root
 }
 
@@ -174,12 +188,7 @@ func closing(log *logrus.Logger, what string, c io.Closer) {
 
 func newLogger(cfg config.Log) *logrus.Logger {
 	log := logrus.New()
-	if level, err := logrus.ParseLevel(cfg.Level); err == nil { // checked by config
-		log.SetLevel(level)
-	}
-	if cfg.Format == "json" {
-		log.SetFormatter(&logrus.JSONFormatter{})
-	}
+	daemon.SetLog(log, cfg)
 	return log
 }
 

@@ -19,11 +19,19 @@ type admin struct {
 	d *Daemon
 }
 
-func (a *admin) Reload(context.Context, *evpnv1.ReloadRequest) (*evpnv1.ReloadResponse, error) {
-	changes, err := a.d.Reload()
+func (a *admin) Reload(_ context.Context, req *evpnv1.ReloadRequest) (*evpnv1.ReloadResponse, error) {
+	act := a.d.Reload
+	if req.DryRun {
+		act = a.d.Preview
+	}
+	changes, err := act()
 	switch {
 	case err == nil:
-		return &evpnv1.ReloadResponse{Changes: changes}, nil
+		resp := &evpnv1.ReloadResponse{Details: ProtoChanges(changes)}
+		for _, c := range changes {
+			resp.Changes = append(resp.Changes, printable(c.String()))
+		}
+		return resp, nil
 	case errors.Is(err, errStopped):
 		return nil, status.Error(codes.Unavailable, printable(err.Error()))
 	case errors.Is(err, errNotApplied):

@@ -26,6 +26,7 @@ func (d *Daemon) serveAPI(ctx context.Context, l net.Listener) error {
 	s := grpc.NewServer(
 		grpc.UnaryInterceptor(d.recoverUnary),
 		grpc.StreamInterceptor(d.recoverStream),
+		grpc.MaxRecvMsgSize(maxRequest),
 	)
 	evpnv1.RegisterInspectServiceServer(s, &inspect{d: d})
 	evpnv1.RegisterAdminServiceServer(s, &admin{d: d})

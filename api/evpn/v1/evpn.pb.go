@@ -4131,6 +4131,7 @@ func (x *GoneRow) GetIp() string {
 
 type ReloadRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only say what would happen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4165,9 +4166,17 @@ func (*ReloadRequest) Descriptor() ([]byte, []int) {
 	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{46}
 }
 
+func (x *ReloadRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type ReloadResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []string               `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"` // what became different, in words; empty: nothing did
+	Details       []*ConfigChange        `protobuf:"bytes,2,rep,name=details,proto3" json:"details,omitempty"` // the same, one for one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4209,6 +4218,391 @@ func (x *ReloadResponse) GetChanges() []string {
 	return nil
 }
 
+func (x *ReloadResponse) GetDetails() []*ConfigChange {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
+// ConfigChange is one difference between two configurations, and what it takes.
+type ConfigChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Effect        string                 `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`   // live: no session ends; flaps: sessions of the peer or prefix start anew; restart: no reload does it
+	Section       string                 `protobuf:"bytes,2,opt,name=section,proto3" json:"section,omitempty"` // listen, peers, dynamic-peers, vnis, duplicates, api, log; "": a top-level key
+	Of            string                 `protobuf:"bytes,3,opt,name=of,proto3" json:"of,omitempty"`           // which peer, prefix or VNI; "" elsewhere
+	Key           string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`         // "": the peer, prefix or VNI comes or goes
+	Added         bool                   `protobuf:"varint,5,opt,name=added,proto3" json:"added,omitempty"`    // it comes
+	From          string                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`       // values as in a file; both "": a secret changed
+	To            string                 `protobuf:"bytes,7,opt,name=to,proto3" json:"to,omitempty"`
+	Text          string                 `protobuf:"bytes,8,opt,name=text,proto3" json:"text,omitempty"`               // what is different, in words
+	Consequence   string                 `protobuf:"bytes,9,opt,name=consequence,proto3" json:"consequence,omitempty"` // what it takes, in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigChange) Reset() {
+	*x = ConfigChange{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigChange) ProtoMessage() {}
+
+func (x *ConfigChange) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
+func (*ConfigChange) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ConfigChange) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetSection() string {
+	if x != nil {
+		return x.Section
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetAdded() bool {
+	if x != nil {
+		return x.Added
+	}
+	return false
+}
+
+func (x *ConfigChange) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetConsequence() string {
+	if x != nil {
+		return x.Consequence
+	}
+	return ""
+}
+
+type GetConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Defaults      bool                   `protobuf:"varint,1,opt,name=defaults,proto3" json:"defaults,omitempty"` // also what is the default
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConfigRequest) Reset() {
+	*x = GetConfigRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConfigRequest) ProtoMessage() {}
+
+func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
+func (*GetConfigRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *GetConfigRequest) GetDefaults() bool {
+	if x != nil {
+		return x.Defaults
+	}
+	return false
+}
+
+type GetConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Yaml          string                 `protobuf:"bytes,1,opt,name=yaml,proto3" json:"yaml,omitempty"` // a file that gives this configuration
+	Loaded        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=loaded,proto3" json:"loaded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetConfigResponse) Reset() {
+	*x = GetConfigResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetConfigResponse) ProtoMessage() {}
+
+func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
+func (*GetConfigResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *GetConfigResponse) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *GetConfigResponse) GetLoaded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Loaded
+	}
+	return nil
+}
+
+type CompareConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"` // all that is not default
+	Salt          []byte                 `protobuf:"bytes,2,opt,name=salt,proto3" json:"salt,omitempty"`         // of the secrets in settings, made up for this call
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareConfigRequest) Reset() {
+	*x = CompareConfigRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareConfigRequest) ProtoMessage() {}
+
+func (x *CompareConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareConfigRequest.ProtoReflect.Descriptor instead.
+func (*CompareConfigRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *CompareConfigRequest) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *CompareConfigRequest) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+// Setting is one value of a configuration.
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Section       string                 `protobuf:"bytes,1,opt,name=section,proto3" json:"section,omitempty"`
+	Of            string                 `protobuf:"bytes,2,opt,name=of,proto3" json:"of,omitempty"`
+	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // "": the peer, prefix or VNI is there
+	Value         string                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	Secret        []byte                 `protobuf:"bytes,5,opt,name=secret,proto3" json:"secret,omitempty"` // HMAC-SHA-256 of what the file has that value names, with salt as the key; empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Setting) GetSection() string {
+	if x != nil {
+		return x.Section
+	}
+	return ""
+}
+
+func (x *Setting) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Setting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Setting) GetSecret() []byte {
+	if x != nil {
+		return x.Secret
+	}
+	return nil
+}
+
+type CompareConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*ConfigChange        `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareConfigResponse) Reset() {
+	*x = CompareConfigResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareConfigResponse) ProtoMessage() {}
+
+func (x *CompareConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareConfigResponse.ProtoReflect.Descriptor instead.
+func (*CompareConfigResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *CompareConfigResponse) GetChanges() []*ConfigChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type ClearPeerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -4219,7 +4613,7 @@ type ClearPeerRequest struct {
 
 func (x *ClearPeerRequest) Reset() {
 	*x = ClearPeerRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4231,7 +4625,7 @@ func (x *ClearPeerRequest) String() string {
 func (*ClearPeerRequest) ProtoMessage() {}
 
 func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[48]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4244,7 +4638,7 @@ func (x *ClearPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerRequest.ProtoReflect.Descriptor instead.
 func (*ClearPeerRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{48}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ClearPeerRequest) GetAddress() string {
@@ -4269,7 +4663,7 @@ type ClearPeerResponse struct {
 
 func (x *ClearPeerResponse) Reset() {
 	*x = ClearPeerResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4281,7 +4675,7 @@ func (x *ClearPeerResponse) String() string {
 func (*ClearPeerResponse) ProtoMessage() {}
 
 func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[49]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4294,7 +4688,7 @@ func (x *ClearPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearPeerResponse.ProtoReflect.Descriptor instead.
 func (*ClearPeerResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{49}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{55}
 }
 
 type ClearDuplicateRequest struct {
@@ -4308,7 +4702,7 @@ type ClearDuplicateRequest struct {
 
 func (x *ClearDuplicateRequest) Reset() {
 	*x = ClearDuplicateRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4320,7 +4714,7 @@ func (x *ClearDuplicateRequest) String() string {
 func (*ClearDuplicateRequest) ProtoMessage() {}
 
 func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[50]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4333,7 +4727,7 @@ func (x *ClearDuplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateRequest.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{50}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ClearDuplicateRequest) GetVni() uint32 {
@@ -4366,7 +4760,7 @@ type ClearDuplicateResponse struct {
 
 func (x *ClearDuplicateResponse) Reset() {
 	*x = ClearDuplicateResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[51]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4772,7 @@ func (x *ClearDuplicateResponse) String() string {
 func (*ClearDuplicateResponse) ProtoMessage() {}
 
 func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[51]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4785,7 @@ func (x *ClearDuplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearDuplicateResponse.ProtoReflect.Descriptor instead.
 func (*ClearDuplicateResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{51}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ClearDuplicateResponse) GetCleared() uint32 {
@@ -4410,7 +4804,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[52]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4422,7 +4816,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[52]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4435,7 +4829,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{52}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -4454,7 +4848,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[53]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4466,7 +4860,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[53]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4479,7 +4873,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{53}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -4874,10 +5268,38 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\aGoneRow\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
-	"\x02ip\x18\x03 \x01(\tR\x02ip\"\x0f\n" +
-	"\rReloadRequest\"*\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\"(\n" +
+	"\rReloadRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"[\n" +
 	"\x0eReloadResponse\x12\x18\n" +
-	"\achanges\x18\x01 \x03(\tR\achanges\"@\n" +
+	"\achanges\x18\x01 \x03(\tR\achanges\x12/\n" +
+	"\adetails\x18\x02 \x03(\v2\x15.evpn.v1.ConfigChangeR\adetails\"\xd2\x01\n" +
+	"\fConfigChange\x12\x16\n" +
+	"\x06effect\x18\x01 \x01(\tR\x06effect\x12\x18\n" +
+	"\asection\x18\x02 \x01(\tR\asection\x12\x0e\n" +
+	"\x02of\x18\x03 \x01(\tR\x02of\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\x12\x14\n" +
+	"\x05added\x18\x05 \x01(\bR\x05added\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\a \x01(\tR\x02to\x12\x12\n" +
+	"\x04text\x18\b \x01(\tR\x04text\x12 \n" +
+	"\vconsequence\x18\t \x01(\tR\vconsequence\".\n" +
+	"\x10GetConfigRequest\x12\x1a\n" +
+	"\bdefaults\x18\x01 \x01(\bR\bdefaults\"[\n" +
+	"\x11GetConfigResponse\x12\x12\n" +
+	"\x04yaml\x18\x01 \x01(\tR\x04yaml\x122\n" +
+	"\x06loaded\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06loaded\"X\n" +
+	"\x14CompareConfigRequest\x12,\n" +
+	"\bsettings\x18\x01 \x03(\v2\x10.evpn.v1.SettingR\bsettings\x12\x12\n" +
+	"\x04salt\x18\x02 \x01(\fR\x04salt\"s\n" +
+	"\aSetting\x12\x18\n" +
+	"\asection\x18\x01 \x01(\tR\asection\x12\x0e\n" +
+	"\x02of\x18\x02 \x01(\tR\x02of\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\tR\x05value\x12\x16\n" +
+	"\x06secret\x18\x05 \x01(\fR\x06secret\"H\n" +
+	"\x15CompareConfigResponse\x12/\n" +
+	"\achanges\x18\x01 \x03(\v2\x15.evpn.v1.ConfigChangeR\achanges\"@\n" +
 	"\x10ClearPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\bR\x04soft\"\x13\n" +
@@ -4891,7 +5313,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
-	"\bprevious\x18\x01 \x01(\tR\bprevious2\xfd\x05\n" +
+	"\bprevious\x18\x01 \x01(\tR\bprevious2\x91\a\n" +
 	"\x0eInspectService\x12B\n" +
 	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12B\n" +
 	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse\x12?\n" +
@@ -4905,7 +5327,9 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\n" +
 	"ListEvents\x12\x1a.evpn.v1.ListEventsRequest\x1a\x1b.evpn.v1.ListEventsResponse0\x01\x12<\n" +
 	"\aExplain\x12\x17.evpn.v1.ExplainRequest\x1a\x18.evpn.v1.ExplainResponse\x128\n" +
-	"\x05Watch\x12\x15.evpn.v1.WatchRequest\x1a\x16.evpn.v1.WatchResponse0\x012\xaa\x02\n" +
+	"\x05Watch\x12\x15.evpn.v1.WatchRequest\x1a\x16.evpn.v1.WatchResponse0\x01\x12B\n" +
+	"\tGetConfig\x12\x19.evpn.v1.GetConfigRequest\x1a\x1a.evpn.v1.GetConfigResponse\x12N\n" +
+	"\rCompareConfig\x12\x1d.evpn.v1.CompareConfigRequest\x1a\x1e.evpn.v1.CompareConfigResponse2\xaa\x02\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
 	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
@@ -4924,7 +5348,7 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
@@ -4974,116 +5398,130 @@ var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GoneRow)(nil),                // 45: evpn.v1.GoneRow
 	(*ReloadRequest)(nil),          // 46: evpn.v1.ReloadRequest
 	(*ReloadResponse)(nil),         // 47: evpn.v1.ReloadResponse
-	(*ClearPeerRequest)(nil),       // 48: evpn.v1.ClearPeerRequest
-	(*ClearPeerResponse)(nil),      // 49: evpn.v1.ClearPeerResponse
-	(*ClearDuplicateRequest)(nil),  // 50: evpn.v1.ClearDuplicateRequest
-	(*ClearDuplicateResponse)(nil), // 51: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 52: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 53: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
+	(*ConfigChange)(nil),           // 48: evpn.v1.ConfigChange
+	(*GetConfigRequest)(nil),       // 49: evpn.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),      // 50: evpn.v1.GetConfigResponse
+	(*CompareConfigRequest)(nil),   // 51: evpn.v1.CompareConfigRequest
+	(*Setting)(nil),                // 52: evpn.v1.Setting
+	(*CompareConfigResponse)(nil),  // 53: evpn.v1.CompareConfigResponse
+	(*ClearPeerRequest)(nil),       // 54: evpn.v1.ClearPeerRequest
+	(*ClearPeerResponse)(nil),      // 55: evpn.v1.ClearPeerResponse
+	(*ClearDuplicateRequest)(nil),  // 56: evpn.v1.ClearDuplicateRequest
+	(*ClearDuplicateResponse)(nil), // 57: evpn.v1.ClearDuplicateResponse
+	(*SetLogLevelRequest)(nil),     // 58: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 59: evpn.v1.SetLogLevelResponse
+	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 61: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	54, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	54, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	55, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	60, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	61, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
 	5,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
 	6,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	54, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	60, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
 	7,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
 	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
 	4,  // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
 	16, // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
-	54, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	54, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	60, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	60, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
 	10, // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	54, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	54, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	55, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	55, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	60, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	61, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	61, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	11, // 18: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
 	14, // 19: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	54, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	54, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	60, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
 	15, // 22: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
 	16, // 23: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
 	19, // 24: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	54, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 26: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	54, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	60, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
 	22, // 28: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	54, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 30: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	54, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	60, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
 	28, // 32: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
 	23, // 33: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	54, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	54, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	60, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	60, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
 	26, // 36: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	54, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 38: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	54, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	60, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
 	28, // 40: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
 	23, // 41: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	54, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	54, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	60, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	60, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
 	31, // 44: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	54, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
 	32, // 46: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	54, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	60, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
 	35, // 48: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	54, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
 	38, // 50: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	54, // 51: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	54, // 52: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	55, // 53: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	60, // 51: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 52: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	61, // 53: evpn.v1.Event.took:type_name -> google.protobuf.Duration
 	41, // 54: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	54, // 55: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 55: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
 	42, // 56: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
 	38, // 57: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	54, // 58: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	55, // 59: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	60, // 58: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	61, // 59: evpn.v1.Step.took:type_name -> google.protobuf.Duration
 	22, // 60: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
 	26, // 61: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
 	45, // 62: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
 	38, // 63: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
-	54, // 64: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
-	0,  // 65: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 66: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 67: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 68: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 69: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 70: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 71: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 72: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 73: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 74: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 75: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	46, // 76: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	48, // 77: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	50, // 78: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	52, // 79: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 80: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 81: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 82: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 83: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 84: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 85: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 86: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 87: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 88: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 89: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 90: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	47, // 91: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	49, // 92: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	51, // 93: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	53, // 94: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	80, // [80:95] is the sub-list for method output_type
-	65, // [65:80] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	60, // 64: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	48, // 65: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
+	60, // 66: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	52, // 67: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
+	48, // 68: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
+	0,  // 69: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 70: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 71: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 72: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 73: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 74: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 75: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 76: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 77: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 78: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 79: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49, // 80: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51, // 81: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46, // 82: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54, // 83: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56, // 84: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58, // 85: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 86: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 87: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 88: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 89: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 90: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 91: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 92: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 93: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 94: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 95: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 96: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50, // 97: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53, // 98: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47, // 99: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55, // 100: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57, // 101: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59, // 102: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	86, // [86:103] is the sub-list for method output_type
+	69, // [69:86] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -5097,7 +5535,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

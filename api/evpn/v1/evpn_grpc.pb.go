@@ -37,6 +37,8 @@ const (
 	InspectService_ListEvents_FullMethodName    = "/evpn.v1.InspectService/ListEvents"
 	InspectService_Explain_FullMethodName       = "/evpn.v1.InspectService/Explain"
 	InspectService_Watch_FullMethodName         = "/evpn.v1.InspectService/Watch"
+	InspectService_GetConfig_FullMethodName     = "/evpn.v1.InspectService/GetConfig"
+	InspectService_CompareConfig_FullMethodName = "/evpn.v1.InspectService/CompareConfig"
 )
 
 // InspectServiceClient is the client API for InspectService service.
@@ -84,6 +86,10 @@ type InspectServiceClient interface {
 	// begins with lost and reset, or with reset alone when the daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
 	// NOT_FOUND: no such VNI.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
+	// GetConfig returns the configuration in force. Secrets are not in it.
+	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
+	// CompareConfig says what would happen if the configuration in force were replaced by another.
+	CompareConfig(ctx context.Context, in *CompareConfigRequest, opts ...grpc.CallOption) (*CompareConfigResponse, error)
 }
 
 type inspectServiceClient struct {
@@ -249,6 +255,26 @@ func (c *inspectServiceClient) Watch(ctx context.Context, in *WatchRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InspectService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
 
+func (c *inspectServiceClient) GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetConfigResponse)
+	err := c.cc.Invoke(ctx, InspectService_GetConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectServiceClient) CompareConfig(ctx context.Context, in *CompareConfigRequest, opts ...grpc.CallOption) (*CompareConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareConfigResponse)
+	err := c.cc.Invoke(ctx, InspectService_CompareConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServiceServer is the server API for InspectService service.
 // All implementations must embed UnimplementedInspectServiceServer
 // for forward compatibility.
@@ -294,6 +320,10 @@ type InspectServiceServer interface {
 	// begins with lost and reset, or with reset alone when the daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
 	// NOT_FOUND: no such VNI.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
+	// GetConfig returns the configuration in force. Secrets are not in it.
+	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
+	// CompareConfig says what would happen if the configuration in force were replaced by another.
+	CompareConfig(context.Context, *CompareConfigRequest) (*CompareConfigResponse, error)
 	mustEmbedUnimplementedInspectServiceServer()
 }
 
@@ -336,6 +366,12 @@ func (UnimplementedInspectServiceServer) Explain(context.Context, *ExplainReques
 }
 func (UnimplementedInspectServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedInspectServiceServer) GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetConfig not implemented")
+}
+func (UnimplementedInspectServiceServer) CompareConfig(context.Context, *CompareConfigRequest) (*CompareConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompareConfig not implemented")
 }
 func (UnimplementedInspectServiceServer) mustEmbedUnimplementedInspectServiceServer() {}
 func (UnimplementedInspectServiceServer) testEmbeddedByValue()                        {}
@@ -521,6 +557,42 @@ func _InspectService_Watch_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type InspectService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
 
+func _InspectService_GetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServiceServer).GetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InspectService_GetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServiceServer).GetConfig(ctx, req.(*GetConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _InspectService_CompareConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServiceServer).CompareConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InspectService_CompareConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServiceServer).CompareConfig(ctx, req.(*CompareConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InspectService_ServiceDesc is the grpc.ServiceDesc for InspectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -551,6 +623,14 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _InspectService_Explain_Handler,
+		},
+		{
+			MethodName: "GetConfig",
+			Handler:    _InspectService_GetConfig_Handler,
+		},
+		{
+			MethodName: "CompareConfig",
+			Handler:    _InspectService_CompareConfig_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -598,7 +678,8 @@ const (
 type AdminServiceClient interface {
 	// Reload reads the configuration file again and applies it, all or nothing. It returns when the new configuration is
 	// in force. INVALID_ARGUMENT: the file has faults, all of them in the message. FAILED_PRECONDITION: it changes what
-	// needs a restart, all of which is in the message. INTERNAL: it could not be applied. Nothing was changed then.
+	// needs a restart, all of which is in the message. INTERNAL: it could not be applied. Nothing was changed then. A dry run
+	// changes nothing, and what needs a restart is no error.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// ClearPeer resets a BGP session, or asks the peer for its routes again. NOT_FOUND: no such peer.
 	// FAILED_PRECONDITION: a soft clear of a session that is not established, or without the capability.
@@ -666,7 +747,8 @@ func (c *adminServiceClient) SetLogLevel(ctx context.Context, in *SetLogLevelReq
 type AdminServiceServer interface {
 	// Reload reads the configuration file again and applies it, all or nothing. It returns when the new configuration is
 	// in force. INVALID_ARGUMENT: the file has faults, all of them in the message. FAILED_PRECONDITION: it changes what
-	// needs a restart, all of which is in the message. INTERNAL: it could not be applied. Nothing was changed then.
+	// needs a restart, all of which is in the message. INTERNAL: it could not be applied. Nothing was changed then. A dry run
+	// changes nothing, and what needs a restart is no error.
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// ClearPeer resets a BGP session, or asks the peer for its routes again. NOT_FOUND: no such peer.
 	// FAILED_PRECONDITION: a soft clear of a session that is not established, or without the capability.
