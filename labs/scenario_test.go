@@ -60,6 +60,7 @@ type (
 	ctlPeer struct {
 		Address string `json:"address"`
 		State   string `json:"state"`
+		Since   string `json:"since"`
 	}
 	ctlMAC struct {
 		VNI      int    `json:"vni"`
@@ -172,10 +173,17 @@ var (
 	answered    = regexp.MustCompile(`bytes from .* icmp_seq=(\d+) `)
 )
 
-// startStream pings every 20 ms until stopped, and returns when the first answer is there.
+// startStream is startStreamEvery 20 ms.
 func startStream(t *testing.T, ctx context.Context, lab *Lab, node, ip string) stream {
 	t.Helper()
-	p, err := lab.Start(node, "ping-"+strings.ReplaceAll(ip, ":", "_"), "ping", "-n", "-i", "0.02", "-W", "2", ip)
+	return startStreamEvery(t, ctx, lab, 20*time.Millisecond, node, ip)
+}
+
+// startStreamEvery pings until stopped, and returns when the first answer is there.
+func startStreamEvery(t *testing.T, ctx context.Context, lab *Lab, pause time.Duration, node, ip string) stream {
+	t.Helper()
+	every := strconv.FormatFloat(pause.Seconds(), 'f', -1, 64)
+	p, err := lab.Start(node, "ping-"+strings.ReplaceAll(ip, ":", "_"), "ping", "-n", "-i", every, "-W", "2", ip)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,8 +196,8 @@ func (m monitor) canary(t *testing.T, ctx context.Context, n int) {
 	})
 }
 
-// wantNothingDeleted ends the monitor and wants no deleted row of the VXLAN device in what it saw.
-func (m monitor) wantNothingDeleted(t *testing.T, ctx context.Context) {
+// wantNothingDeleted ends the monitor and wants no deleted row in what it saw, of any device or of those named.
+func (m monitor) wantNothingDeleted(t *testing.T, ctx context.Context, devices ...string) {
 	t.Helper()
 	log, err := os.ReadFile(m.process.Log)
 	if err != nil {
@@ -210,7 +211,8 @@ func (m monitor) wantNothingDeleted(t *testing.T, ctx context.Context) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(log)) {
-		if strings.HasPrefix(line, "Deleted") && !strings.Contains(line, canary) {
+		meant := len(devices) == 0 || slices.ContainsFunc(devices, func(dev string) bool { return strings.Contains(line, " dev "+dev+" ") })
+		if meant && strings.HasPrefix(line, "Deleted") && !strings.Contains(line, canary) {
 			t.Errorf("%s: %s", m.node, line)
 		}
 	}
