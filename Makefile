@@ -110,8 +110,9 @@ lint: imports $(TOOLS)/golangci-lint ## golangci-lint, and who may import what
 imports: ## who may import what, without golangci-lint
 	tools/imports
 
-gen: $(TOOLS)/protoc-gen-go ## generate the Go of api/ from its .proto
+gen: $(TOOLS)/protoc-gen-go ## generate the Go of api/ from its .proto, and docs/configuration.md
 	tools/gen/gen api
+	go test ./config -run TestConfigurationDoc -update
 
 gen-check: $(TOOLS)/protoc-gen-go ## fail when the generated Go is not that of the .proto
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; tools/gen/gen "$$tmp"; \

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -28,7 +29,7 @@ func DiffSettings(old, next []Setting) []Change {
 		was, known := before[at]
 		switch {
 		case at.key == "" && !known:
-			changes = append(changes, Change{Effect: Live, Section: s.Section, Of: s.Of, Added: true})
+			changes = append(changes, added(s, old))
 		case at.key != "" && (was.Value != s.Value || was.Secret != s.Secret) && kept(at, before, after):
 			changes = append(changes, changed(was, s))
 		}
@@ -54,6 +55,19 @@ func DiffSettings(old, next []Setting) []Change {
 		)
 	})
 	return changes
+}
+
+// added is the coming of a peer, prefix or VNI. A peer that may have a session by its prefix so far starts it anew.
+func added(s Setting, old []Setting) Change {
+	c := Change{Effect: Live, Section: s.Section, Of: s.Of, Added: true}
+	addr, err := netip.ParseAddr(s.Of)
+	if s.Section == sectionPeers && err == nil && slices.ContainsFunc(old, func(o Setting) bool {
+		prefix, err := netip.ParsePrefix(o.Of)
+		return o.Section == sectionDynamicPeers && err == nil && prefix.Contains(addr.WithZone(""))
+	}) {
+		c.Effect = Flaps
+	}
+	return c
 }
 
 // settingPlace is where a setting stands, whatever its value.

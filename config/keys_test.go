@@ -145,6 +145,7 @@ peers:
   - {address: 10.0.0.8, asn: 65000, hold-time: 9, description: rack 7}
   - {address: 10.0.0.10, asn: 65000, password-file: secret}
   - {address: 10.0.0.11, asn: 65000, hold-time: 9}
+  - {address: 10.1.0.5, asn: 65000}
 dynamic-peers: [{prefix: 10.1.0.0/16, asn: any, limit: 5}]
 vnis: {100: {import: ["65000:2"]}, 3: {off: false}, 4: {off: true}}
 `})
@@ -170,6 +171,7 @@ vnis: {100: {import: ["65000:2"]}, 3: {off: false}, 4: {off: true}}
 		"flaps peer 10.0.0.9 | peers.10.0.0.9: removed",
 		"applies live | peers.10.0.0.10.password-file: another secret",
 		"applies live | peers.10.0.0.11: added",
+		"flaps peer 10.1.0.5 | peers.10.1.0.5: added",
 		"applies live | dynamic-peers.10.1.0.0/16.limit: 100 -> 5",
 		"flaps peers of 10.1.0.0/16 | dynamic-peers.10.1.0.0/16.hold-time: 30s -> 90s",
 		"applies live | vnis.3.off: true -> false",
@@ -244,7 +246,7 @@ what is in force. VNIs come and go live, and so do peers.
 var titles = map[string]struct{ title, words string }{
 	sectionTop:          {"Top level", ""},
 	sectionListen:       {"listen", "In short `listen: true` or `listen: false`. Default: not at all, unless there are passive or dynamic peers.\n\n"},
-	sectionPeers:        {"peers", "A list. For eBGP peers `multihop`, for all others leave it out.\n\n"},
+	sectionPeers:        {"peers", "A list.\n\n"},
 	sectionDynamicPeers: {"dynamic-peers", "A list of prefixes whose addresses may connect. Beside these keys those of peers from `description` on.\n\n"},
 	sectionVNIs:         {"vnis", "A map: VNI, 1–16777215, to its settings.\n\n"},
 	sectionDuplicates:   {"duplicates", ""},
