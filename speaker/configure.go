@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"reflect"
 
@@ -10,9 +11,9 @@ import (
 )
 
 // Configure makes the peers what cfg says: new ones are started, missing ones are told so (6/3), changed ones start
-// anew (6/6), all others stay as they are, also those whose change can be made under the session (config.Keys says which). Before Run it only
-// remembers cfg. AS number and router id cannot change in a running speaker. After an error no peer has noticed anything,
-// and the listening sockets are as they were, unless the error says that this failed too.
+// anew (6/6), all others stay as they are, also those whose change can be made under the session: config.Keys says which.
+// Before Run it only remembers cfg. AS number and router id cannot change in a running speaker. After an error no peer has
+// noticed anything, and the listening sockets are as they were, unless the error says that this failed too.
 func (s *Speaker) Configure(cfg *config.Config) error {
 	s.configuring.Lock()
 	defer s.configuring.Unlock()
@@ -82,7 +83,9 @@ func (p *peer) retune(want config.Peer) error {
 		if err == nil {
 			err = onSocket(raw, set)
 		}
-		errs = append(errs, err)
+		if !errors.Is(err, net.ErrClosed) { // that session is over
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

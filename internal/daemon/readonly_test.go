@@ -21,7 +21,7 @@ import (
 func TestInspectChangesNothing(t *testing.T) {
 	c := newClient(t, populatedConfig, nil)
 	c.populate()
-	reads := regexp.MustCompile(`^(Get|List|Explain|Watch|Diagnose)`)
+	reads := regexp.MustCompile(`^(Get|List|Explain|Watch|Diagnose|Compare)`)
 	service := evpnv1.File_evpn_v1_evpn_proto.Services().ByName("InspectService")
 	before := c.everything()
 	for i := range service.Methods().Len() {
