@@ -93,6 +93,7 @@ func (c *Core) changeImports(change func()) {
 			delete(moves, a)
 		} else {
 			moves[a] = m
+			c.named(c.attrs[a], a, len(m.to) > 0)
 		}
 	}
 	if len(moves) == 0 {

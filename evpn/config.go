@@ -21,6 +21,8 @@ type Config struct {
 	Peers []netip.Addr
 	// ReapAfter bounds the wait for those peers; zero means 2 minutes.
 	ReapAfter time.Duration
+	// LongestHold bounds the pause before a VTEP that came and went several times is used again; zero: there is none.
+	LongestHold time.Duration
 	// Duplicates says when a MAC or IP is a duplicate, and what is done then.
 	Duplicates DuplicatePolicy
 }

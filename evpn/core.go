@@ -39,6 +39,11 @@ type Core struct {
 
 	received map[RouteType]int // routes of all peers; no zeros
 
+	ways        map[netip.Addr]*way
+	waysChanged bool         // other VTEPs are to be watched
+	waysDown    int          // ways that are down
+	turned      []netip.Addr // VTEPs that came or went, and whose contested MACs are to be decided anew
+
 	importGen   uint32 // counts changes of route targets; attribute sets remember which one they were matched under
 	importIndex importIndex
 	rdNumbers   map[VNI]uint16
@@ -95,6 +100,7 @@ func New(cfg Config) *Core {
 		attrs:     map[*Attrs]*attrSet{},
 		vrfs:      map[VNI]*macVRF{},
 		vteps:     map[netip.Addr]*vtep{},
+		ways:      map[netip.Addr]*way{},
 		problems:  map[EntryKey]*problem{},
 		readBack:  map[VNI]bool{},
 		refused:   map[refusal]int{},
@@ -138,6 +144,8 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.localIP(ev, now)
 	case Sighted:
 		c.sightedMAC(ev)
+	case VTEPReachable:
+		c.vtepReachable(ev, now)
 	case Observed:
 		c.observed(ev, now)
 	case Applied:
@@ -165,6 +173,8 @@ func (c *Core) Flush(now time.Time) Output {
 	c.ageBindings(now)
 	c.askAgain(now)
 	c.contestAgain(now)
+	c.releaseWays(now)
+	c.review()
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
@@ -192,6 +202,9 @@ func (c *Core) Flush(now time.Time) Output {
 		out.ReadBack = slices.Sorted(maps.Keys(c.readBack))
 		clear(c.readBack)
 		c.reading, c.readBackSince = true, time.Time{}
+	}
+	if c.waysChanged {
+		out.VTEPs, c.waysChanged = c.watched(), false
 	}
 	if c.synced && !c.released {
 		out.ReleaseEoR, c.released = true, true
@@ -308,6 +321,9 @@ func (c *Core) wake(now time.Time) time.Time {
 	if c.batch-c.acked < maxInFlight && !c.quiet(now) && slices.ContainsFunc(c.pending[:], func(q []holder) bool { return len(q) > 0 }) {
 		return now
 	}
+	if len(c.turned) > 0 && len(c.pending[TableVTEP]) == 0 {
+		return now
+	}
 	next := c.nextRetry
 	soonest := func(t time.Time) {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
@@ -323,6 +339,9 @@ func (c *Core) wake(now time.Time) time.Time {
 	soonest(c.nextSweep)
 	for _, p := range c.peers {
 		soonest(p.retainUntil)
+	}
+	for _, vtep := range c.heldWays() {
+		soonest(c.ways[vtep].until)
 	}
 	if len(c.awaiting) > 0 {
 		soonest(c.awaiting[0].until)

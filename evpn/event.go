@@ -120,6 +120,14 @@ type ObservedEntry struct {
 	Ours  bool // made by this daemon, in this life or an earlier one
 }
 
+// VTEPReachable says whether the underlay has a way to a remote VTEP, one of those of Output.VTEPs. A VTEP of which nothing
+// was said can be reached.
+type VTEPReachable struct {
+	VTEP      netip.Addr
+	Reachable bool
+	Reason    string // why it is not, such as "no route"
+}
+
 // Applied reports a batch of kernel ops: those not in Failed were acknowledged.
 type Applied struct {
 	Batch  uint64
@@ -163,6 +171,7 @@ func (LocalMAC) event()       {}
 func (LocalIP) event()        {}
 func (Sighted) event()        {}
 func (Observed) event()       {}
+func (VTEPReachable) event()  {}
 func (Applied) event()        {}
 func (ReadBackDone) event()   {}
 func (Tampered) event()       {}

@@ -23,11 +23,13 @@ const (
 	behind            // TableFDB: target is a VTEP
 	sticky            // TableFDB
 	router            // TableNeighbor
+	parked            // TableVTEP
 )
 
 func (p place) there() bool  { return p.flags&there != 0 }
 func (p place) sticky() bool { return p.flags&sticky != 0 }
 func (p place) router() bool { return p.flags&router != 0 }
+func (p place) parked() bool { return p.flags&parked != 0 }
 func (p place) mac() MAC     { return MAC(p.target) }
 
 func (f placeFlags) with(g placeFlags, yes bool) placeFlags {
@@ -189,7 +191,7 @@ func (c *Core) holderOf(key EntryKey) holder {
 	return nil
 }
 
-// decideFlood wants a flood entry while an accepted IMET route names the VTEP (T3-05, T3-07).
+// decideFlood wants a flood entry while an accepted IMET route names the VTEP, and there is a way to it (T3-05, T3-07, NH-05).
 func (c *Core) decideFlood(f *floodEntry) {
 	was := f.flooded
 	f.flooded = false
@@ -197,7 +199,7 @@ func (c *Core) decideFlood(f *floodEntry) {
 		if why := c.refuse(f.vrf, p); why != "" {
 			c.noteRefused(f.vrf, p, why)
 		} else {
-			f.flooded = true
+			f.flooded = !c.cutOff(f.vtep)
 		}
 	}
 	c.history.floods(f, was)
@@ -251,7 +253,7 @@ func (c *Core) refer(to, from *vtep) {
 	if to != nil {
 		to.refs++
 		if to.refs == 1 {
-			c.want(to, place{flags: there})
+			c.want(to, c.placeOfVTEP(to))
 		}
 	}
 	if from != nil {
@@ -379,7 +381,7 @@ func (c *Core) entry(p place) Entry {
 	if t := c.vtepAt(p); t != nil {
 		return Entry{VTEP: t.addr, Sticky: p.sticky()}
 	}
-	return Entry{MAC: p.mac(), Router: p.router()}
+	return Entry{MAC: p.mac(), Router: p.router(), Parked: p.parked()}
 }
 
 // placeFrom is the opposite of entry.
@@ -387,7 +389,9 @@ func (c *Core) placeFrom(e Entry) place {
 	if e.VTEP.IsValid() {
 		return placeBehind(c.vtepOf(e.VTEP), e.Sticky)
 	}
-	return placeAt(e.MAC, e.Router)
+	p := placeAt(e.MAC, e.Router)
+	p.flags = p.flags.with(parked, e.Parked)
+	return p
 }
 
 func (k EntryKey) compare(o EntryKey) int {

@@ -122,6 +122,9 @@ func (e Entry) describe() string {
 	if e.Router {
 		s += " router"
 	}
+	if e.Parked {
+		s += " parked"
+	}
 	return s
 }
 

@@ -304,7 +304,7 @@ func (c *Core) configure(cfg Config, now time.Time) {
 		next[i] = d
 	}
 	c.changeImports(func() {
-		c.cfg = cfg
+		c.cfg, c.waysChanged = cfg, true
 		for i, v := range vrfs {
 			c.importIndex.remove(v)
 			v.derived, next[i] = next[i], v.derived

@@ -92,7 +92,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	if m.isLocal() || m.flaps().frozen() {
 		m.best = nil
 	} else {
-		m.best = remote
+		m.best = c.passable(v, &m.routes, remote, noPath)
 	}
 	c.noteMove(m, now)
 	c.noteContenders(m)
@@ -354,11 +354,12 @@ func (c *Core) mayHave(e *ipEntry, m *macEntry) bool {
 
 // bestIPPath is the best route for an IP, routes for a MAC that is local left aside: their sender has lost it.
 func (c *Core) bestIPPath(e *ipEntry) *Path {
-	if c.fixedElsewhere(e, MAC{}) == nil {
-		return c.bestOf(e.vrf, &e.routes, e.lost)
+	leftOut := e.lost
+	if c.fixedElsewhere(e, MAC{}) != nil {
+		// ND-04, with one departure: of several immutable ones the best counts, not the latest, so that all VTEPs choose alike.
+		leftOut = func(p *Path) bool { return !p.isFixed() || e.lost(p) }
 	}
-	// ND-04, with one departure: of several immutable ones the best counts, not the latest, so that all VTEPs choose alike.
-	return c.bestOf(e.vrf, &e.routes, func(p *Path) bool { return !p.isFixed() || e.lost(p) })
+	return c.passable(e.vrf, &e.routes, c.bestOf(e.vrf, &e.routes, leftOut), leftOut)
 }
 
 // lost reports that a route for the IP does not count: its MAC is on a local port or frozen, or the IP is frozen with

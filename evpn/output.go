@@ -51,12 +51,13 @@ func (k EntryKey) String() string {
 	}
 }
 
-// Entry is what a kernel entry says beside its key; comparable. TableVTEP and TableFlood entries say nothing more.
+// Entry is what a kernel entry says beside its key; comparable. TableFlood entries say nothing more.
 type Entry struct {
 	VTEP   netip.Addr // TableFDB: the VTEP the MAC is behind
 	MAC    MAC        // TableNeighbor: the host's MAC
 	Sticky bool       // TableFDB: local frames must not move it (RFC 7432 §15.2)
 	Router bool       // TableNeighbor: the host is an IPv6 router
+	Parked bool       // TableVTEP: what is behind it stays, and frames for it are dropped
 }
 
 // KernelOp makes one kernel entry so, or absent. Idempotent: an entry already there, or already gone, is success.
@@ -99,6 +100,8 @@ const (
 	NoteDrift      // the kernel did not hold what it had acknowledged; repaired
 	NoteReaped     // entries of an earlier life that nobody announced any more were removed
 	NotePeerRoutes // what happened to the routes of a peer that went away
+	NoteVTEPLost   // no way to a remote VTEP; Count is how often that was so lately
+	NoteVTEPBack   // it is used again
 	NoteLimit      // a host, or a VNI, has more addresses than are taken from frames
 
 	NoteGateway // a host or VTEP claims a gateway, or the bridge, of ours (DG-02)
@@ -137,7 +140,8 @@ type Output struct {
 	Routes   []RouteOp
 	Notes    []Note
 	Probes   []Probe
-	ReadBack []VNI // read these VNIs back once Kernel is written; 0 is the table of VTEPs
+	VTEPs    []netip.Addr // when not nil: the remote VTEPs to report VTEPReachable of
+	ReadBack []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
 	RDNumbers  map[VNI]uint16
 	ImportRTs  []RT      // when not nil: the route targets that peers with RT constraint should send (RFC 4684)

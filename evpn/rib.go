@@ -23,6 +23,7 @@ type attrSet struct {
 	paths int
 	gen   uint32 // importGen the list below was made under
 	vrfs  []*macVRF
+	named bool // its VTEPs are counted in Core.ways
 }
 
 func (c *Core) peerOf(addr netip.Addr) *peer {
@@ -153,7 +154,9 @@ func (c *Core) putIn(path *Path) {
 		c.attrs[path.Attrs] = set
 	}
 	set.paths++
-	for _, v := range c.importers(set, path.Attrs) {
+	vrfs := c.importers(set, path.Attrs)
+	c.named(set, path.Attrs, len(vrfs) > 0)
+	for _, v := range vrfs {
 		c.imported(v, path)
 	}
 }
@@ -164,6 +167,7 @@ func (c *Core) takeOut(path *Path) {
 		c.unimported(v, path)
 	}
 	if set.paths--; set.paths == 0 {
+		c.named(set, path.Attrs, false)
 		delete(c.attrs, path.Attrs)
 	}
 }

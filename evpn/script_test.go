@@ -271,6 +271,8 @@ func (s *story) fact(gone bool, w *words) {
 		s.attachment(gone, w)
 	case "peer":
 		s.peer(gone, w)
+	case "way": // to a VTEP, by the underlay
+		s.handle(VTEPReachable{VTEP: w.addr(), Reachable: !gone, Reason: w.rest()})
 	case "route":
 		s.route(gone, w)
 	case "local":
@@ -549,6 +551,8 @@ func (s *story) configure(w *words) {
 		s.cfg.RouterID = w.addr()
 	case "dialect":
 		s.cfg.Dialect = RTDialect(w.next())
+	case "longest-hold":
+		s.cfg.LongestHold = w.duration()
 	case "reap-after":
 		s.cfg.ReapAfter = w.duration()
 	case "duplicates":

@@ -13,6 +13,7 @@ var noteNames = map[NoteKind]string{
 	NoteStickyMAC: "sticky-mac", NoteRefused: "refused", NoteForeign: "foreign", NoteKernel: "kernel",
 	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes", NoteLimit: "limit",
 	NoteDuplicateMAC: "duplicate-mac", NoteDuplicateIP: "duplicate-ip", NoteDuplicateOver: "duplicate-over",
+	NoteVTEPLost: "vtep-lost", NoteVTEPBack: "vtep-back",
 	NoteGateway: "gateway", NoteFixedIP: "fixed-ip",
 }
 
@@ -159,7 +160,11 @@ func (s *story) show(w *words) {
 		}
 	case "vteps":
 		for _, v := range s.core.VTEPs(0) {
-			s.printf("vtep %s vni %d macs %d%s kernel %s", v.VTEP, v.VNI, v.MACs, flags("flood", v.Flood), kernelWords(v.Kernel))
+			way := ""
+			if v.Way.Down {
+				way = ": " + v.Way.Reason
+			}
+			s.printf("vtep %s vni %d macs %d%s kernel %s%s", v.VTEP, v.VNI, v.MACs, flags("flood", v.Flood), kernelWords(v.Kernel), way)
 		}
 	case "vnis":
 		for _, v := range s.core.VNIs() {

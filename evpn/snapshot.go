@@ -12,8 +12,8 @@ import (
 
 // KernelStatus says how a kernel entry stands against what is wanted.
 type KernelStatus struct {
-	State  string // "none", "installed", "pending", "blocked" (an entry that is not ours is in the way), "failed", "adopted"
-	Reason string // of blocked and failed: what the kernel said
+	State  string // "none", "installed", "parked" (its VTEP cannot be reached), "pending", "blocked" (an entry that is not ours is in the way), "failed", "adopted"
+	Reason string // of blocked and failed: what the kernel said; of parked: why
 }
 
 // MACView is one MAC as the API shows it.
@@ -83,6 +83,16 @@ type VTEPView struct {
 	RD     RD           // of that route
 	Peers  []netip.Addr // that sent such routes
 	Kernel KernelStatus // of the flood entry
+	Way    WayView
+}
+
+// WayView is what is known of the underlay's way to a VTEP.
+type WayView struct {
+	Down   bool      // no frames are sent there
+	Reason string    // why; "" while it is not down
+	Since  time.Time // when Down changed last; zero: it never did
+	Losses int       // lately; 0 after two calm minutes
+	Until  time.Time // the way is there again, and used from then on; zero: it is missing, or in use
 }
 
 // VNIView is one MAC-VRF as the API shows it.
@@ -138,6 +148,7 @@ type Totals struct {
 	Installed int // of these acknowledged
 	Pending   int // of these not written or not acknowledged yet
 	Problems  int // kernel entries that failed or are blocked
+	Cut       int // VTEPs that no frames are sent to, since there is no way
 	Holding   bool
 	Retries   uint64 // writes that were tried again
 
@@ -193,6 +204,9 @@ func (c *Core) kernelStatus(h holder) KernelStatus {
 	case !s.settled() || s.batch > c.acked:
 		return KernelStatus{State: "pending"}
 	case s.have.there():
+		if t := c.vtepAt(s.have); t != nil && c.cutOff(t.addr) {
+			return KernelStatus{State: "parked", Reason: c.whyCutOff(t.addr)}
+		}
 		return KernelStatus{State: "installed"}
 	default:
 		return KernelStatus{State: "none"}
@@ -263,7 +277,7 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 		cand := p.candidate()
 		cand.Best = p == m.best
 		if !cand.Best {
-			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps().verdict(), winner.beats(p.claim()), "same claim by another route or peer")
+			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps().verdict(), c.whyCutOff(p.Attrs.NextHop), winner.beats(p.claim()), "same claim by another route or peer")
 		}
 		out = append(out, cand)
 	}
@@ -294,7 +308,7 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 			case e.lost(p):
 				cand.Lost = cmp.Or(e.flaps.verdict(), "its MAC is on a local port")
 			case e.best != nil:
-				cand.Lost = cmp.Or(c.refuse(e.vrf, p), e.best.claim().beats(p.claim()), "same claim by another route or peer")
+				cand.Lost = cmp.Or(c.refuse(e.vrf, p), c.whyCutOff(p.Attrs.NextHop), e.best.claim().beats(p.claim()), "same claim by another route or peer")
 			default:
 				cand.Lost = cmp.Or(c.refuse(e.vrf, p), "a local host has the IP")
 			}
@@ -367,13 +381,13 @@ func (c *Core) VTEPs(vni VNI) []VTEPView {
 			}
 		}
 		for _, f := range v.floodInOrder() {
-			if f.flooded || f.place.have.there() {
+			if f.flooded || f.place.have.there() || f.routes.len() > 0 && c.cutOff(f.vtep) {
 				macs[f.vtep] += 0
 			}
 		}
 		first := len(out)
 		for addr, n := range macs {
-			view := VTEPView{VNI: v.vni, VTEP: addr, MACs: n}
+			view := VTEPView{VNI: v.vni, VTEP: addr, MACs: n, Way: c.wayView(addr)}
 			if f := v.flood[addr]; f != nil {
 				view.Flood, view.Kernel = f.flooded, c.kernelStatus(f)
 				view.describe(&f.routes)
@@ -551,7 +565,7 @@ func (c *Core) Peers() []PeerView {
 // Totals returns the sums over all VNIs.
 func (c *Core) Totals() Totals {
 	t := Totals{
-		VTEPs: len(c.vteps), Problems: len(c.problems), Holding: c.holding, Retries: c.retries,
+		VTEPs: len(c.vteps), Problems: len(c.problems), Cut: c.waysDown, Holding: c.holding, Retries: c.retries,
 		RoutesByType: maps.Clone(c.received), OwnRoutesByType: map[RouteType]int{},
 	}
 	for _, v := range c.VNIs() {
