@@ -16,6 +16,8 @@ const (
 	defaultSocket   = "/run/evpnd/evpnd.sock"
 	defaultLevel    = "info"
 	defaultFormat   = "text"
+	defaultVTEPHold = time.Minute
+	maxVTEPHold     = time.Hour
 )
 
 // checker compares the values with each other and fills in the defaults.
@@ -26,19 +28,21 @@ type checker struct {
 
 func (c *checker) config(r *raw) *Config {
 	cfg := &Config{
-		ASN:            r.asn.value,
-		VTEP:           r.vtep.value,
-		VTEPInterface:  r.vtepInterface.value,
-		RT:             r.routeTargets.or(evpn.RTAuto),
-		AutoVNIs:       r.autoVNIs.or(true),
-		Snooping:       r.snooping.or(true),
-		SnoopingRate:   r.snoopingRate.or(DefaultSnoopingRate),
-		ARPSuppression: optional(r.arpSuppression),
-		ManageDevices:  r.manageDevices.or(false),
-		FlushOnExit:    r.flushOnExit.or(false),
-		StateDir:       r.stateDir.or(defaultStateDir),
-		API:            API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},
-		Log:            Log{r.log.level.or(defaultLevel), r.log.format.or(defaultFormat)},
+		ASN:              r.asn.value,
+		VTEP:             r.vtep.value,
+		VTEPInterface:    r.vtepInterface.value,
+		RT:               r.routeTargets.or(evpn.RTAuto),
+		AutoVNIs:         r.autoVNIs.or(true),
+		Snooping:         r.snooping.or(true),
+		SnoopingRate:     r.snoopingRate.or(DefaultSnoopingRate),
+		ARPSuppression:   optional(r.arpSuppression),
+		ManageDevices:    r.manageDevices.or(false),
+		VTEPReachability: r.vtepReachability.or(ReachabilityRoute),
+		VTEPHold:         r.vtepHold.or(defaultVTEPHold),
+		FlushOnExit:      r.flushOnExit.or(false),
+		StateDir:         r.stateDir.or(defaultStateDir),
+		API:              API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},
+		Log:              Log{r.log.level.or(defaultLevel), r.log.format.or(defaultFormat)},
 	}
 	c.identity(r)
 	cfg.RouterID = routerID(r.routerID.value, cfg.VTEP)

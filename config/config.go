@@ -18,25 +18,27 @@ import (
 
 // Config is a checked configuration: every value is in range and every default filled in.
 type Config struct {
-	ASN            uint32     // 1 to 4294967295
-	RouterID       netip.Addr // IPv4; default: the VTEP address; the zero Addr when VTEPInterface is to be asked for it
-	VTEP           netip.Addr // our tunnel address; the zero Addr when VTEPInterface is to be asked
-	VTEPInterface  string     // take the VTEP address from this device, "" when VTEP is given
-	Listen         Listen
-	Peers          []Peer
-	DynamicPeers   []DynamicPeers
-	VNIs           map[evpn.VNI]VNI
-	RT             evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
-	AutoVNIs       bool                 // serve every VXLAN device that is a port of a bridge; default true
-	Snooping       bool                 // take the addresses of local hosts from their ARP, ND and DHCP frames; default true
-	SnoopingRate   int                  // frames that a port may send in a second, MinSnoopingRate to MaxSnoopingRate; default DefaultSnoopingRate
-	ARPSuppression *bool                // for VNIs that do not say; nil: as their devices are
-	ManageDevices  bool                 // set on the devices of served VNIs what they need; default false
-	Duplicates     evpn.DuplicatePolicy // every field filled in
-	FlushOnExit    bool                 // remove our kernel entries on a clean stop; default false
-	StateDir       string               // default /var/lib/evpnd
-	API            API
-	Log            Log
+	ASN              uint32     // 1 to 4294967295
+	RouterID         netip.Addr // IPv4; default: the VTEP address; the zero Addr when VTEPInterface is to be asked for it
+	VTEP             netip.Addr // our tunnel address; the zero Addr when VTEPInterface is to be asked
+	VTEPInterface    string     // take the VTEP address from this device, "" when VTEP is given
+	Listen           Listen
+	Peers            []Peer
+	DynamicPeers     []DynamicPeers
+	VNIs             map[evpn.VNI]VNI
+	RT               evpn.RTDialect       // for VNIs that list no route targets themselves; default auto
+	AutoVNIs         bool                 // serve every VXLAN device that is a port of a bridge; default true
+	Snooping         bool                 // take the addresses of local hosts from their ARP, ND and DHCP frames; default true
+	SnoopingRate     int                  // frames that a port may send in a second, MinSnoopingRate to MaxSnoopingRate; default DefaultSnoopingRate
+	ARPSuppression   *bool                // for VNIs that do not say; nil: as their devices are
+	ManageDevices    bool                 // set on the devices of served VNIs what they need; default false
+	Duplicates       evpn.DuplicatePolicy // every field filled in
+	VTEPReachability Reachability         // default any route
+	VTEPHold         time.Duration        // longest pause before a VTEP that comes and goes is used again, 0 (none) to 1 h; default 60 s
+	FlushOnExit      bool                 // remove our kernel entries on a clean stop; default false
+	StateDir         string               // default /var/lib/evpnd
+	API              API
+	Log              Log
 }
 
 // Bounds of Config.SnoopingRate.
@@ -44,6 +46,16 @@ const (
 	MinSnoopingRate     = 100
 	DefaultSnoopingRate = 2000
 	MaxSnoopingRate     = 100_000
+)
+
+// Reachability says what counts as a way to a remote VTEP.
+type Reachability string
+
+// What counts as a way.
+const (
+	ReachabilityRoute     Reachability = "route"      // any route, the default one too
+	ReachabilityNoDefault Reachability = "no-default" // any route but a default one
+	ReachabilityOff       Reachability = "off"        // nothing is looked at: every VTEP is taken to be reachable
 )
 
 // Listen says where BGP sessions are accepted.
@@ -142,13 +154,14 @@ func (c *Config) checkVTEP() error {
 // said of single peers comes to the core with their sessions.
 func (c *Config) Core() evpn.Config {
 	core := evpn.Config{
-		ASN:        c.ASN,
-		RouterID:   c.RouterID,
-		VTEP:       c.VTEP,
-		Dialect:    c.RT,
-		Default:    evpn.VNIPolicy{Off: !c.AutoVNIs},
-		VNIs:       make(map[evpn.VNI]evpn.VNIPolicy, len(c.VNIs)),
-		Duplicates: c.Duplicates,
+		ASN:         c.ASN,
+		RouterID:    c.RouterID,
+		VTEP:        c.VTEP,
+		Dialect:     c.RT,
+		Default:     evpn.VNIPolicy{Off: !c.AutoVNIs},
+		VNIs:        make(map[evpn.VNI]evpn.VNIPolicy, len(c.VNIs)),
+		Duplicates:  c.Duplicates,
+		LongestHold: c.VTEPHold,
 	}
 	for n, v := range c.VNIs {
 		core.VNIs[n] = evpn.VNIPolicy{

@@ -39,8 +39,9 @@ vnis:
 			},
 			200: {Off: true},
 		},
-		Peers:      []netip.Addr{netip.MustParseAddr("10.0.0.1")},
-		Duplicates: evpn.DuplicatePolicy{Moves: 3, Within: time.Minute, RecoverAfter: 3 * time.Minute, Action: evpn.DuplicateDrop},
+		Peers:       []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		Duplicates:  evpn.DuplicatePolicy{Moves: 3, Within: time.Minute, RecoverAfter: 3 * time.Minute, Action: evpn.DuplicateDrop},
+		LongestHold: time.Minute,
 	}
 	if diff := cmp.Diff(want, c.Core(), values); diff != "" {
 		t.Errorf("core (-want +got):\n%s", diff)

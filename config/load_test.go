@@ -81,6 +81,7 @@ peers:
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 5, Within: 180 * time.Second, RecoverAfter: 540 * time.Second, Action: evpn.DuplicateHold,
 		},
+		VTEPReachability: ReachabilityRoute, VTEPHold: time.Minute,
 		StateDir: "/var/lib/evpnd",
 		API:      API{Socket: "/run/evpnd/evpnd.sock"},
 		Log:      Log{Level: "info", Format: "text"},
@@ -139,6 +140,8 @@ snooping-rate: 500
 arp-suppression: false
 manage-devices: true
 duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
+vtep-reachability: no-default
+vtep-hold: 0
 flush-on-exit: true
 state-dir: /srv/evpnd/
 api: {socket: /run/x.sock, group: evpn, metrics: "[::1]:9473"}
@@ -194,8 +197,9 @@ log: {level: debug, format: json}
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
 		},
-		API: API{Socket: "/run/x.sock", Group: "evpn", Metrics: "[::1]:9473"},
-		Log: Log{Level: "debug", Format: "json"},
+		VTEPReachability: ReachabilityNoDefault,
+		API:              API{Socket: "/run/x.sock", Group: "evpn", Metrics: "[::1]:9473"},
+		Log:              Log{Level: "debug", Format: "json"},
 	}
 	if file := got.Peers[0].PasswordFile; !filepath.IsAbs(file) || filepath.Base(file) != "secret" {
 		t.Errorf("password-file %q", file)

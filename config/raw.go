@@ -12,48 +12,52 @@ import (
 // raw is what the files say, all of them together: each value is right by itself, nothing is checked against anything
 // else and no default is filled in. The keys methods are the one list of what a file may say.
 type raw struct {
-	asn            field[uint32]
-	routerID       field[netip.Addr]
-	vtep           field[netip.Addr]
-	vtepInterface  field[string]
-	listen         rawListen
-	peers          []*rawPeer
-	dynamicPeers   []*rawDynamicPeers
-	vnis           []*rawVNI
-	routeTargets   field[evpn.RTDialect]
-	autoVNIs       field[bool]
-	snooping       field[bool]
-	snoopingRate   field[int]
-	arpSuppression field[bool]
-	manageDevices  field[bool]
-	duplicates     rawDuplicates
-	flushOnExit    field[bool]
-	stateDir       field[string]
-	api            rawAPI
-	log            rawLog
+	asn              field[uint32]
+	routerID         field[netip.Addr]
+	vtep             field[netip.Addr]
+	vtepInterface    field[string]
+	listen           rawListen
+	peers            []*rawPeer
+	dynamicPeers     []*rawDynamicPeers
+	vnis             []*rawVNI
+	routeTargets     field[evpn.RTDialect]
+	autoVNIs         field[bool]
+	snooping         field[bool]
+	snoopingRate     field[int]
+	arpSuppression   field[bool]
+	manageDevices    field[bool]
+	duplicates       rawDuplicates
+	vtepReachability field[Reachability]
+	vtepHold         field[time.Duration]
+	flushOnExit      field[bool]
+	stateDir         field[string]
+	api              rawAPI
+	log              rawLog
 }
 
 func (r *raw) keys() fields {
 	return fields{
-		"asn":             scalar(&r.asn, readAS),
-		"router-id":       scalar(&r.routerID, readRouterID),
-		"vtep":            scalar(&r.vtep, readVTEP),
-		"vtep-interface":  scalar(&r.vtepInterface, readInterface),
-		"listen":          r.listen.set,
-		"peers":           list(r.addPeer),
-		"dynamic-peers":   list(r.addDynamicPeers),
-		"vnis":            r.addVNIs,
-		"route-targets":   scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
-		"auto-vnis":       scalar(&r.autoVNIs, readBool),
-		"snooping":        scalar(&r.snooping, readBool),
-		"snooping-rate":   scalar(&r.snoopingRate, number(MinSnoopingRate, MaxSnoopingRate)),
-		"arp-suppression": scalar(&r.arpSuppression, readBool),
-		"manage-devices":  scalar(&r.manageDevices, readBool),
-		"duplicates":      section(r.duplicates.keys()),
-		"flush-on-exit":   scalar(&r.flushOnExit, readBool),
-		"state-dir":       scalar(&r.stateDir, readAbsolutePath),
-		"api":             section(r.api.keys()),
-		"log":             section(r.log.keys()),
+		"asn":               scalar(&r.asn, readAS),
+		"router-id":         scalar(&r.routerID, readRouterID),
+		"vtep":              scalar(&r.vtep, readVTEP),
+		"vtep-interface":    scalar(&r.vtepInterface, readInterface),
+		"listen":            r.listen.set,
+		"peers":             list(r.addPeer),
+		"dynamic-peers":     list(r.addDynamicPeers),
+		"vnis":              r.addVNIs,
+		"route-targets":     scalar(&r.routeTargets, oneOf(evpn.RTAuto, evpn.RTFRR, evpn.RTRFC8365, evpn.RTAS4)),
+		"auto-vnis":         scalar(&r.autoVNIs, readBool),
+		"snooping":          scalar(&r.snooping, readBool),
+		"snooping-rate":     scalar(&r.snoopingRate, number(MinSnoopingRate, MaxSnoopingRate)),
+		"arp-suppression":   scalar(&r.arpSuppression, readBool),
+		"manage-devices":    scalar(&r.manageDevices, readBool),
+		"duplicates":        section(r.duplicates.keys()),
+		"vtep-reachability": scalar(&r.vtepReachability, oneOf(ReachabilityRoute, ReachabilityNoDefault, ReachabilityOff)),
+		"vtep-hold":         scalar(&r.vtepHold, seconds(0, maxVTEPHold)),
+		"flush-on-exit":     scalar(&r.flushOnExit, readBool),
+		"state-dir":         scalar(&r.stateDir, readAbsolutePath),
+		"api":               section(r.api.keys()),
+		"log":               section(r.log.keys()),
 	}
 }
 

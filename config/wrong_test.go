@@ -103,6 +103,7 @@ func TestWrong(t *testing.T) {
 		{"multihop of one", peer + "    multihop: 1\n", `6:15: multihop: want the TTL of our packets, 2 to 255, or 0 for a directly connected peer, have "1"`},
 		{"ttl-security", peer + "    ttl-security: 255\n", `6:19: ttl-security: want a number from 0 to 254, have "255"`},
 		{"duplicates moves", peer + "duplicates: {moves: 1}\n", `6:21: moves: want a number from 2 to 100, have "1"`},
+		{"vtep-reachability", peer + "vtep-reachability: ping\n", `6:20: vtep-reachability: want one of route, no-default, off, have "ping"`},
 		{"duplicates action", peer + "duplicates: {action: freeze}\n", `6:22: action: want one of alarm, hold, drop, have "freeze"`},
 		{"duplicates recover-after", peer + "duplicates: {within: 5m, recover-after: 540s}\n", "6:41: recover-after: want at least three times within, which is 5m0s, have 9m0s"},
 		{"hold-time short", peer + "    hold-time: 2s\n", "6:16: hold-time: want 3s to 65535s, or 0 for a session that never expires, have 2s"},
