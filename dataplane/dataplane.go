@@ -35,6 +35,7 @@ type Dataplane struct {
 	pending  *pending
 	counts   counters
 	snooper  *snooper
+	ways     *ways
 
 	provisioner *provisioner
 
@@ -69,6 +70,7 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	}
 	d.topo = newTopology(opt, d.pending)
 	d.snooper = newSnooper(d.topo, d.pending, log)
+	d.ways = newWays(d.topo, d.pending, log)
 	d.topo.portsChanged = func() { d.snooper.changed(); d.provisioner.changed() }
 	if err := d.open(opt.ReceiveBuffer); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -104,8 +106,10 @@ func (d *Dataplane) open(receiveBuffer int) (err error) {
 	if d.links, err = vishvananda.NewHandle(); err != nil {
 		return fmt.Errorf("open link socket: %w", err)
 	}
-	d.watcher.conn, err = dialWatch(receiveBuffer)
-	return err
+	if d.watcher.conn, err = dialWatch(receiveBuffer); err != nil {
+		return err
+	}
+	return d.ways.open()
 }
 
 // Close closes the sockets. Run must have ended.
@@ -122,7 +126,7 @@ func (d *Dataplane) Close() error {
 	if d.watcher.conn != nil {
 		errs = append(errs, d.watcher.conn.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.ways.close())...)
 }
 
 // Run reports what the kernel holds and then what changes, until ctx ends; it returns nil then. The first report is
@@ -139,6 +143,8 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	g.Go(func() error { return d.watcher.run(ctx) })      // reads notifications into pending
 	g.Go(func() error { d.snooper.run(ctx); return nil }) // reads the frames of hosts into pending
 	g.Go(func() error { d.provide(ctx); return nil })     // makes devices that are missing
+	g.Go(func() error { return d.ways.listen(ctx) })      // hears of changes in the underlay
+	g.Go(func() error { d.ways.run(ctx); return nil })    // looks what they mean for VTEPs
 	g.Go(func() error {                                   // takes them out of pending
 		d.firstReport(ctx, sink)
 		return d.reportLoop(ctx, sink)
@@ -220,6 +226,7 @@ func (d *Dataplane) Reconfigure(opt Options) {
 	}
 	old := d.topo.options()
 	d.topo.configure(opt)
+	d.ways.changed()
 	d.removeCreated(old)
 }
 

@@ -129,15 +129,22 @@ func (d *Dataplane) underlay(vteps []netip.Addr, known []evpn.Fault) ([]evpn.Fau
 	var faults []evpn.Fault
 	var errs []error
 	narrow := way{}
-	for _, vtep := range vteps {
-		w, err := d.wayTo(vtep)
-		switch {
-		case errors.Is(err, errNoRoute):
+	routes, err := d.ways.lookUp(vteps)
+	if err != nil {
+		return nil, err
+	}
+	for i, vtep := range vteps {
+		if why := routes[i].unusable(d.topo.options().Reachability); why != "" {
 			faults = append(faults, evpn.Fault{
 				Code: evpn.FaultVTEPUnreachable, Severity: evpn.SeverityError, Peer: vtep,
-				Detail: fmt.Sprintf("no route to VTEP %s, nothing reaches the hosts behind it", vtep),
+				Detail: fmt.Sprintf("%s to VTEP %s, nothing reaches the hosts behind it", why, vtep),
 				Remedy: fmt.Sprintf("ip route get %s, and mend the underlay's routing", vtep),
 			})
+			continue
+		}
+		w, err := d.wayTo(vtep)
+		switch {
+		case errors.Is(err, errNoRoute): // gone since
 		case err != nil:
 			errs = append(errs, err)
 		case w.mtu > 0 && (narrow.mtu == 0 || w.mtu < narrow.mtu):

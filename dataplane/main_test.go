@@ -274,6 +274,7 @@ type core struct {
 	ips      map[evpn.VNI]map[netip.Addr]evpn.LocalIP
 	observed map[evpn.VNI]int    // times
 	sighted  map[evpn.MAC]string // port
+	ways     map[netip.Addr]evpn.VTEPReachable
 	tampered map[evpn.EntryKey]bool
 	synced   bool
 	order    []string // kinds of the events of the first report
@@ -285,7 +286,7 @@ func (l *lab) start() *core {
 	c := &core{
 		attached: map[evpn.VNI]evpn.Attachment{}, entries: map[evpn.VNI]map[evpn.EntryKey]evpn.ObservedEntry{},
 		macs: map[evpn.VNI]map[evpn.MAC]evpn.LocalMAC{}, ips: map[evpn.VNI]map[netip.Addr]evpn.LocalIP{},
-		observed: map[evpn.VNI]int{}, sighted: map[evpn.MAC]string{}, tampered: map[evpn.EntryKey]bool{},
+		observed: map[evpn.VNI]int{}, sighted: map[evpn.MAC]string{}, ways: map[netip.Addr]evpn.VTEPReachable{}, tampered: map[evpn.EntryKey]bool{},
 	}
 	c.cond = sync.NewCond(&c.mu)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -346,6 +347,8 @@ func (c *core) take(events []evpn.Event) {
 			}
 		case evpn.Sighted:
 			c.sighted[ev.MAC] = ev.Port
+		case evpn.VTEPReachable:
+			c.ways[ev.VTEP] = ev
 		case evpn.Tampered:
 			for _, k := range ev.Keys {
 				c.tampered[k] = true

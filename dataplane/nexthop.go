@@ -34,6 +34,8 @@ type vteps struct {
 	mu      sync.Mutex
 	group   map[netip.Addr]uint32 // VTEP → group id
 	vtep    map[uint32]netip.Addr // group id → VTEP
+	parked  map[netip.Addr]bool   // VTEPs whose group drops what it is sent
+	sinks   map[uint32]bool       // sinks of ours that are there
 	spoiled map[netip.Addr]bool   // VTEPs whose pair someone changed; the next addition mends it
 	foreign map[uint32]bool       // first ids of pairs in our range that someone else uses
 	next    uint32                // where to look for a free pair
@@ -42,7 +44,7 @@ type vteps struct {
 func newVTEPs(dst bool) *vteps {
 	return &vteps{
 		dst: dst, group: map[netip.Addr]uint32{}, vtep: map[uint32]netip.Addr{}, spoiled: map[netip.Addr]bool{},
-		foreign: map[uint32]bool{}, next: firstID,
+		parked: map[netip.Addr]bool{}, sinks: map[uint32]bool{}, foreign: map[uint32]bool{}, next: firstID,
 	}
 }
 
@@ -87,6 +89,7 @@ func (v *vteps) forget(a netip.Addr, foreign bool) {
 		delete(v.group, a)
 		delete(v.vtep, id)
 		delete(v.spoiled, a)
+		delete(v.parked, a)
 		if foreign {
 			v.foreign[id-1] = true
 		}
@@ -115,10 +118,15 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 	clear(v.vtep)
 	clear(v.spoiled)
 	clear(v.foreign)
+	clear(v.parked)
+	clear(v.sinks)
 	there := map[uint32]bool{}
 	gateways := map[uint32]netip.Addr{}
-	groups := map[uint32]bool{}
+	groups, parked := map[uint32]bool{}, map[uint32]bool{}
 	for _, n := range dump {
+		if n.isOurSink() {
+			v.sinks[n.id] = true
+		}
 		if n.id < firstID || n.id >= firstID+2*maxVTEPs {
 			continue
 		}
@@ -127,7 +135,7 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 		case n.id == first && n.isFor(n.gateway):
 			gateways[n.id] = n.gateway
 		case n.id != first && n.isFor(netip.Addr{}):
-			groups[n.id] = true
+			groups[n.id], parked[n.id] = true, n.parks()
 		default:
 			v.foreign[first] = true
 		}
@@ -150,7 +158,12 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 		}
 		v.group[a], v.vtep[id+1] = id+1, a
 	}
-	return leftovers
+	for a, group := range v.group {
+		if parked[group] {
+			v.parked[a] = true
+		}
+	}
+	return append(leftovers, v.takeIdleSinks()...)
 }
 
 // all returns the known VTEPs in order, but for those whose pair is spoiled.
@@ -161,7 +174,8 @@ func (v *vteps) all() []netip.Addr {
 	return slices.DeleteFunc(slices.SortedFunc(maps.Keys(v.group), netip.Addr.Compare), spoiled)
 }
 
-// matches reports whether what a notification says of an id of ours is what we made; ok is false for ids not ours.
+// matches reports whether what a notification says of an id of ours is what we made, parked or not: we may have changed our
+// mind since. ok is false for ids not ours.
 func (v *vteps) matches(n nexthop) (a netip.Addr, same, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -178,7 +192,7 @@ func (n nexthop) isFor(a netip.Addr) bool {
 	case n.id&1 == 0:
 		return n.gateway.IsValid() && n.gateway == a
 	default:
-		return len(n.members) == 1 && n.members[0] == n.id-1
+		return n.parks() || len(n.members) == 1 && n.members[0] == n.id-1
 	}
 }
 
@@ -234,35 +248,23 @@ func (w *writer) writeVTEP(op evpn.KernelOp) error {
 	case op.Del:
 		return w.deleteVTEP(a)
 	case known:
-		return w.mendVTEP(a, group)
+		return w.putVTEP(op, group)
 	case !a.IsValid() || a.IsUnspecified() || a.IsMulticast():
 		return fmt.Errorf("add vtep %s: not an address of a VTEP", a)
 	default:
-		return w.addVTEP(a)
+		if err := w.addVTEP(a); err != nil || !op.Entry.Parked {
+			return err
+		}
+		group, _ = w.vteps.groupOf(a)
+		return w.putVTEP(op, group)
 	}
-}
-
-// mendVTEP writes a pair of ours once more, over what someone may have made of it.
-func (w *writer) mendVTEP(a netip.Addr, group uint32) error {
-	if w.vteps.dst {
-		return nil
-	}
-	err := w.putPair(a, group-1, netlink.Create|netlink.Replace)
-	if err == nil {
-		err = errors.Join(w.batch.errs...)
-	}
-	if err != nil {
-		return fmt.Errorf("replace nexthop of vtep %s: %w", a, err)
-	}
-	w.vteps.mended(a)
-	return nil
 }
 
 // putPair writes both halves of a pair; batch.errs has what became of each.
-func (w *writer) putPair(a netip.Addr, id uint32, flags netlink.HeaderFlags) error {
+func (w *writer) putPair(a netip.Addr, id, member uint32, flags netlink.HeaderFlags) error {
 	w.batch.reset()
 	w.batch.add(unix.RTM_NEWNEXTHOP, flags, func(b []byte) []byte { return putNexthop(b, id, a) })
-	w.batch.add(unix.RTM_NEWNEXTHOP, flags, func(b []byte) []byte { return putGroup(b, id+1, id) })
+	w.batch.add(unix.RTM_NEWNEXTHOP, flags, func(b []byte) []byte { return putGroup(b, id+1, member) })
 	return w.rtnl.exchange(&w.batch, nil)
 }
 
@@ -276,7 +278,7 @@ func (w *writer) addVTEP(a netip.Addr) error {
 		if w.vteps.dst {
 			return nil
 		}
-		if err := w.putPair(a, id, netlink.Create|netlink.Excl); err != nil {
+		if err := w.putPair(a, id, id, netlink.Create|netlink.Excl); err != nil {
 			w.vteps.forget(a, false)
 			return fmt.Errorf("add vtep %s: %w", a, err)
 		}
@@ -326,5 +328,5 @@ func (w *writer) deleteVTEP(a netip.Addr) error {
 			return fmt.Errorf("delete vtep %s: %w", a, err)
 		}
 	}
-	return nil
+	return w.dropSinks()
 }

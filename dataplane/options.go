@@ -19,6 +19,8 @@ type Options struct {
 	Suppress *bool      // answer ARP and ND for remote hosts here, by neigh_suppress of the VXLAN port; nil: as the devices are
 	VNIs     map[evpn.VNI]VNIOptions
 
+	Reachability config.Reachability // what counts as a way to a remote VTEP; "": a route
+
 	SnoopRate      int           // frames that a port may send in a second; 0: config.DefaultSnoopingRate
 	ReceiveBuffer  int           // octets for notifications; 0: 16 MiB. Room for 2500 of them per MiB
 	ResyncInterval time.Duration // least time between two resyncs after lost notifications; 0: 2 s
@@ -44,7 +46,8 @@ func (v VNIOptions) names(vni evpn.VNI) (device, bridge string) {
 func OptionsFrom(c *config.Config) Options {
 	o := Options{
 		VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, SnoopRate: c.SnoopingRate, Manage: c.ManageDevices, Suppress: c.ARPSuppression,
-		VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
+		Reachability: c.VTEPReachability,
+		VNIs:         make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
 	}
 	for vni, v := range c.VNIs {
 		o.VNIs[vni] = VNIOptions{

@@ -124,6 +124,7 @@ type vxlanDevice struct {
 	remote   netip.Addr // "remote" or "group" of the device
 	port     uint16
 	learning bool
+	bound    int  // ifindex of "dev": packets leave by it, or by the routes of its VRF; 0: none
 	manyVNIs bool // "external" or "vnifilter"
 }
 
@@ -230,6 +231,8 @@ func parseVXLAN(b []byte) vxlanDevice {
 		switch typ {
 		case unix.IFLA_VXLAN_ID:
 			d.vni = evpn.VNI(number(v))
+		case unix.IFLA_VXLAN_LINK:
+			d.bound = int(number(v))
 		case unix.IFLA_VXLAN_LOCAL, unix.IFLA_VXLAN_LOCAL6:
 			d.local, _ = netip.AddrFromSlice(v)
 		case unix.IFLA_VXLAN_GROUP, unix.IFLA_VXLAN_GROUP6:

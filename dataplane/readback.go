@@ -98,7 +98,7 @@ func (o *observer) vtepTable(asOf uint64) evpn.Observed {
 	table := evpn.Observed{AsOf: asOf}
 	for _, a := range o.vteps.all() {
 		key := evpn.EntryKey{Table: evpn.TableVTEP, Addr: a}
-		table.Entries = append(table.Entries, evpn.ObservedEntry{Key: key, Ours: true})
+		table.Entries = append(table.Entries, evpn.ObservedEntry{Key: key, Entry: evpn.Entry{Parked: o.vteps.isParked(a)}, Ours: true})
 	}
 	return table
 }

@@ -81,6 +81,7 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 	switch {
 	case w.overrun:
 		d.counts.resyncs.Add(1)
+		d.ways.again()
 		observed, err = d.observeAll()
 	case len(w.rereads) > 0:
 		// A VNI that lost its device since is not reported: AttachmentDown says it.
