@@ -42,6 +42,7 @@ type Core struct {
 	ways        map[netip.Addr]*way
 	waysChanged bool         // other VTEPs are to be watched
 	waysDown    int          // ways that are down
+	waysLost    uint64       // times that one went down
 	turned      []netip.Addr // VTEPs that came or went, and whose contested MACs are to be decided anew
 
 	importGen   uint32 // counts changes of route targets; attribute sets remember which one they were matched under

@@ -151,6 +151,7 @@ type Totals struct {
 	Cut       int // VTEPs that no frames are sent to, since there is no way
 	Holding   bool
 	Retries   uint64 // writes that were tried again
+	Losses    uint64 // times that the way to a VTEP was lost
 
 	RoutesByType    map[RouteType]int // Routes
 	OwnRoutesByType map[RouteType]int // OwnRoutes
@@ -565,7 +566,7 @@ func (c *Core) Peers() []PeerView {
 // Totals returns the sums over all VNIs.
 func (c *Core) Totals() Totals {
 	t := Totals{
-		VTEPs: len(c.vteps), Problems: len(c.problems), Cut: c.waysDown, Holding: c.holding, Retries: c.retries,
+		VTEPs: len(c.vteps), Problems: len(c.problems), Cut: c.waysDown, Holding: c.holding, Retries: c.retries, Losses: c.waysLost,
 		RoutesByType: maps.Clone(c.received), OwnRoutesByType: map[RouteType]int{},
 	}
 	for _, v := range c.VNIs() {

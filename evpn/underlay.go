@@ -151,6 +151,7 @@ func (c *Core) turn(w *way, down bool, now time.Time) {
 	w.down, w.since, w.until = down, now, time.Time{}
 	if down {
 		c.waysDown++
+		c.waysLost++
 		c.note(Note{Kind: NoteVTEPLost, VTEP: w.vtep, Count: w.losses, Reason: w.reason})
 	} else {
 		c.waysDown--

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -91,10 +92,12 @@ func (c *cli) vtepCommand() *cobra.Command {
 			text("VTEP", item.GetVtep),
 			flag("FLOOD", item.GetFlood),
 			text("KERNEL", func(v item) string { return v.Kernel.GetState() }),
+			text("UNDERLAY", item.GetReachability),
 			number("MACS", item.GetMacs),
 			elapsed("SINCE", item.GetSince),
 			text("RD", item.GetRd).wide(),
 			list("PEERS", item.GetPeers).wide(),
+			elapsed("CHANGED", item.GetReachabilitySince).wide(),
 			text("REASON", func(v item) string { return reason(v.Reason, v.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
@@ -105,12 +108,35 @@ func (c *cli) vtepCommand() *cobra.Command {
 			return take(r.GetVteps(), r.GetAsOf())
 		},
 		named: func(f *filters) string { return named("VTEP", f.vtep) },
+		notes: cutOff,
 	}
 	return tableCommand(c, &cobra.Command{
-		Use:     "vtep [VNI]",
-		Short:   "Remote VTEPs of each VNI: where flooded frames go",
+		Use:   "vtep [VNI]",
+		Short: "Remote VTEPs of each VNI: where flooded frames go",
+		Long: `Remote VTEPs of each VNI: where flooded frames go.
+
+UNDERLAY says whether the kernel has a way to the VTEP, CHANGED since when; held: it has, and came and went too often to be
+used yet. MACs behind a VTEP without a way are parked: nothing is sent there. The reasons are told below the table.`,
 		Example: "  evpnctl show vtep 100\n  evpnctl show vtep --vtep 10.255.0.2",
 	}, t, "vni", "vtep")
+}
+
+// cutOff says why VTEPs cannot be reached, each once.
+func cutOff(vteps []*evpnv1.VTEP) []string {
+	var lines []string
+	for _, v := range vteps {
+		line := fmt.Sprintf("VTEP %s: %s", v.Vtep, v.Reason)
+		if v.Losses > 1 {
+			line += fmt.Sprintf(" (lost %d times lately)", v.Losses)
+		}
+		if v.Reachability != "reachable" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) > 0 {
+		lines = append([]string{""}, lines...)
+	}
+	return lines
 }
 
 // reason prefers what the protocol says to what the kernel says.

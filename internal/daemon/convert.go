@@ -115,10 +115,23 @@ func protoVTEP(v evpn.VTEPView) *evpnv1.VTEP {
 		Vni: uint32(v.VNI), Vtep: text(v.VTEP), Flood: v.Flood, Macs: uint32(v.MACs),
 		Peers: texts(v.Peers), Kernel: protoKernel(v.Kernel), Since: timestamp(v.Since),
 	}
-	if v.Flood {
+	switch {
+	case v.Flood:
 		p.Rd = v.RD.String()
-	} else {
+	case v.Way.Down:
+		p.Reason = v.Way.Reason
+	default:
 		p.Reason = "no usable IMET route"
+	}
+	p.Reachability, p.Losses = "reachable", uint32(v.Way.Losses)
+	if v.Way.Down {
+		p.Reachability = "unreachable"
+	}
+	if !v.Way.Until.IsZero() {
+		p.Reachability, p.HeldUntil = "held", timestamp(v.Way.Until)
+	}
+	if !v.Way.Since.IsZero() {
+		p.ReachabilitySince = timestamp(v.Way.Since)
 	}
 	return p
 }

@@ -41,6 +41,8 @@ type Kernel interface {
 	ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error)
 	// Probe asks local hosts for their addresses. It does not wait for answers.
 	Probe(probes []evpn.Probe)
+	// WatchVTEPs replaces the remote VTEPs whose reachability Run reports; it does not wait.
+	WatchVTEPs(vteps []netip.Addr)
 	Reconfigure(opts dataplane.Options)
 	// Flush removes every entry of ours.
 	Flush(ctx context.Context) error

@@ -127,6 +127,10 @@ func (k *mapKernel) Probe(probes []evpn.Probe) {
 	k.journal.add("probed %v", probes)
 }
 
+func (k *mapKernel) WatchVTEPs(vteps []netip.Addr) {
+	k.journal.add("watches %v", vteps)
+}
+
 func (k *mapKernel) Reconfigure(opts dataplane.Options) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

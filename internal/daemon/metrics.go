@@ -64,6 +64,8 @@ var (
 	metricClaims     = counter("evpn_refused_host_claims_total", "Times that a local host claimed a gateway, or the bridge, of this host, by VNI.", "vni")
 	metricMoves      = counter("evpn_mac_moves_total", "Changes of a MAC's owner by VNI.", "vni")
 	metricVTEPs      = gauge("evpn_vteps", "Remote VTEPs in the flood list by VNI.", "vni")
+	metricCut        = gauge("evpn_vteps_unreachable", "Remote VTEPs that nothing is sent to, since the underlay has no way there.")
+	metricLosses     = counter("evpn_vtep_losses_total", "Times that the way to a remote VTEP was lost.")
 	metricRoutes     = gauge("evpn_routes", "EVPN routes by type and direction, in or out.", "route_type", "direction")
 	metricUnimported = gauge("evpn_routes_unimported", "Received routes whose route targets no VNI here imports.")
 
@@ -101,7 +103,7 @@ var (
 	metricReloaded = gauge("evpnd_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.")
 
 	allMetrics = []metric{
-		metricInfo, metricService, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricMoves, metricVTEPs, metricRoutes,
+		metricInfo, metricService, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricMoves, metricVTEPs, metricCut, metricLosses, metricRoutes,
 		metricUnimported, metricWanted, metricPending, metricBlocked, metricOps, metricRetries, metricRepaired, metricTampered,
 		metricResyncs, metricReadBack, metricOverruns, metricUnread, metricQueue, metricSnooped, metricRequests, metricSuppress, metricSnooping, metricPeers,
 		metricPeerSince, metricPeerUps, metricFlaps, metricMessages, metricUpdates, metricMalformed, metricDiscarded,
@@ -149,6 +151,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s.send(metricWanted, float64(t.Wanted))
 	s.send(metricPending, float64(underWay(t)))
 	s.send(metricBlocked, float64(t.Problems))
+	s.send(metricCut, float64(t.Cut))
+	s.send(metricLosses, float64(t.Losses))
 	s.send(metricRetries, float64(t.Retries))
 	for _, p := range c.d.bgp.Sessions() {
 		s.peer(&p)

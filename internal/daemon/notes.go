@@ -39,6 +39,8 @@ var noteStyles = map[evpn.NoteKind]noteStyle{
 	evpn.NoteDuplicateMAC:  {logrus.WarnLevel, "mac of two hosts", true},
 	evpn.NoteDuplicateIP:   {logrus.WarnLevel, "ip of two hosts", true},
 	evpn.NoteDuplicateOver: {logrus.InfoLevel, "duplicate let go", true},
+	evpn.NoteVTEPLost:      {logrus.WarnLevel, "vtep unreachable", true},
+	evpn.NoteVTEPBack:      {logrus.InfoLevel, "vtep reachable again", true},
 	evpn.NoteRefused:       {logrus.WarnLevel, "route refused", true},
 	evpn.NoteForeign:       {logrus.WarnLevel, "kernel entry of someone else in the way", true},
 	evpn.NoteKernel:        {logrus.WarnLevel, "kernel refused a write, will retry", true},

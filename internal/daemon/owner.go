@@ -108,6 +108,9 @@ func (d *Daemon) own(ctx context.Context) {
 		since := d.watch.flushed(&o)
 		d.sendToKernel(o)
 		d.sendProbes(o)
+		if o.VTEPs != nil {
+			d.kernel.WatchVTEPs(o.VTEPs)
+		}
 		out.add(o, since)
 		d.waiting.kernel.Store(int64(o.Backlog))
 		d.waiting.routes.Store(int64(len(out.routes)))

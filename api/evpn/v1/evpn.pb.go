@@ -1618,18 +1618,24 @@ func (x *ListVTEPsResponse) GetAsOf() *timestamppb.Timestamp {
 
 // VTEP is a remote VTEP in one VNI.
 type VTEP struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
-	Vtep          string                 `protobuf:"bytes,2,opt,name=vtep,proto3" json:"vtep,omitempty"`
-	Flood         bool                   `protobuf:"varint,3,opt,name=flood,proto3" json:"flood,omitempty"`  // it gets our BUM frames
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why it does not; "" when flood
-	Macs          uint32                 `protobuf:"varint,5,opt,name=macs,proto3" json:"macs,omitempty"`    // remote MACs behind it in this VNI
-	Rd            string                 `protobuf:"bytes,6,opt,name=rd,proto3" json:"rd,omitempty"`         // of its IMET route; "" when it sent none
-	Peers         []string               `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`   // that sent the IMET route
-	Kernel        *KernelEntry           `protobuf:"bytes,9,opt,name=kernel,proto3" json:"kernel,omitempty"` // the flood entry
-	Since         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Vni    uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Vtep   string                 `protobuf:"bytes,2,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	Flood  bool                   `protobuf:"varint,3,opt,name=flood,proto3" json:"flood,omitempty"`  // it gets our BUM frames
+	Reason string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why it does not; "" when flood
+	Macs   uint32                 `protobuf:"varint,5,opt,name=macs,proto3" json:"macs,omitempty"`    // remote MACs behind it in this VNI
+	Rd     string                 `protobuf:"bytes,6,opt,name=rd,proto3" json:"rd,omitempty"`         // of its IMET route; "" when it sent none
+	Peers  []string               `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`   // that sent the IMET route
+	Kernel *KernelEntry           `protobuf:"bytes,9,opt,name=kernel,proto3" json:"kernel,omitempty"` // the flood entry
+	Since  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
+	// reachable; unreachable: the underlay has no way there; held: it has, and has come and gone so often that it is not used
+	// yet. Unless it is reachable no frames are sent there, and reason says why.
+	Reachability      string                 `protobuf:"bytes,11,opt,name=reachability,proto3" json:"reachability,omitempty"`
+	ReachabilitySince *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=reachability_since,json=reachabilitySince,proto3" json:"reachability_since,omitempty"` // not set: it never changed
+	Losses            uint32                 `protobuf:"varint,13,opt,name=losses,proto3" json:"losses,omitempty"`                                               // of the way, lately
+	HeldUntil         *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`                         // not set: it is not held
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VTEP) Reset() {
@@ -1721,6 +1727,34 @@ func (x *VTEP) GetKernel() *KernelEntry {
 func (x *VTEP) GetSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Since
+	}
+	return nil
+}
+
+func (x *VTEP) GetReachability() string {
+	if x != nil {
+		return x.Reachability
+	}
+	return ""
+}
+
+func (x *VTEP) GetReachabilitySince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReachabilitySince
+	}
+	return nil
+}
+
+func (x *VTEP) GetLosses() uint32 {
+	if x != nil {
+		return x.Losses
+	}
+	return 0
+}
+
+func (x *VTEP) GetHeldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeldUntil
 	}
 	return nil
 }
@@ -2401,9 +2435,10 @@ func (x *Neighbor) GetLeaseEnd() *timestamppb.Timestamp {
 type KernelEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// none: not wanted; pending: on its way; installed: acknowledged by the kernel; adopted: found at the start, and no
-	// peer has confirmed it yet; blocked: an entry that is not ours is in the way; failed: the kernel refused it.
+	// peer has confirmed it yet; blocked: an entry that is not ours is in the way; failed: the kernel refused it;
+	// parked: it is there, and its frames are dropped, since there is no way to its VTEP.
 	State         string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // of none, blocked and failed, in plain words
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // of none, blocked, failed and parked, in plain words
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5033,7 +5068,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x04vtep\x18\x02 \x01(\tR\x04vtep\"i\n" +
 	"\x11ListVTEPsResponse\x12#\n" +
 	"\x05vteps\x18\x01 \x03(\v2\r.evpn.v1.VTEPR\x05vteps\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xf4\x01\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xb6\x03\n" +
 	"\x04VTEP\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
 	"\x04vtep\x18\x02 \x01(\tR\x04vtep\x12\x14\n" +
@@ -5044,7 +5079,12 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x05peers\x18\a \x03(\tR\x05peers\x12,\n" +
 	"\x06kernel\x18\t \x01(\v2\x14.evpn.v1.KernelEntryR\x06kernel\x120\n" +
 	"\x05since\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa1\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\"\n" +
+	"\freachability\x18\v \x01(\tR\freachability\x12I\n" +
+	"\x12reachability_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x11reachabilitySince\x12\x16\n" +
+	"\x06losses\x18\r \x01(\rR\x06losses\x129\n" +
+	"\n" +
+	"held_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\"\xa1\x01\n" +
 	"\x0fListMACsRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x16\n" +
@@ -5442,86 +5482,88 @@ var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	60, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 26: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
 	60, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
-	22, // 28: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	60, // 29: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 30: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 31: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	28, // 32: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	23, // 33: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	60, // 34: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	60, // 35: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
-	26, // 36: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	60, // 37: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 38: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 39: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	28, // 40: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	23, // 41: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	60, // 42: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	60, // 43: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	31, // 44: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	60, // 45: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	32, // 46: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	60, // 47: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	35, // 48: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	60, // 49: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	38, // 50: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	60, // 51: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 52: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	61, // 53: evpn.v1.Event.took:type_name -> google.protobuf.Duration
-	41, // 54: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	60, // 55: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
-	42, // 56: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
-	38, // 57: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	60, // 58: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	61, // 59: evpn.v1.Step.took:type_name -> google.protobuf.Duration
-	22, // 60: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
-	26, // 61: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
-	45, // 62: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
-	38, // 63: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
-	60, // 64: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
-	48, // 65: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
-	60, // 66: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
-	52, // 67: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
-	48, // 68: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
-	0,  // 69: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 70: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 71: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 72: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 73: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 74: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 75: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 76: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 77: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 78: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 79: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	49, // 80: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
-	51, // 81: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
-	46, // 82: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	54, // 83: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	56, // 84: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	58, // 85: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 86: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 87: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 88: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 89: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 90: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 91: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 92: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 93: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 94: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 95: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 96: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	50, // 97: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
-	53, // 98: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
-	47, // 99: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	55, // 100: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	57, // 101: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	59, // 102: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	86, // [86:103] is the sub-list for method output_type
-	69, // [69:86] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	60, // 28: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
+	60, // 29: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
+	22, // 30: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
+	60, // 31: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 32: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	60, // 33: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	28, // 34: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	23, // 35: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	60, // 36: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	60, // 37: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	26, // 38: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	60, // 39: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 40: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	60, // 41: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	28, // 42: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	23, // 43: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	60, // 44: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	60, // 45: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	31, // 46: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	60, // 47: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	32, // 48: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	60, // 49: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	35, // 50: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	60, // 51: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	38, // 52: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
+	60, // 53: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 54: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	61, // 55: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	41, // 56: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
+	60, // 57: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	42, // 58: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
+	38, // 59: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
+	60, // 60: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	61, // 61: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	22, // 62: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
+	26, // 63: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
+	45, // 64: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
+	38, // 65: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
+	60, // 66: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	48, // 67: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
+	60, // 68: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	52, // 69: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
+	48, // 70: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
+	0,  // 71: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 72: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 73: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 74: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 75: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 76: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 77: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 78: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 79: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 80: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 81: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49, // 82: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51, // 83: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46, // 84: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54, // 85: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56, // 86: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58, // 87: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 88: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 89: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 90: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 91: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 92: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 93: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 94: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 95: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 96: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 97: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 98: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50, // 99: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53, // 100: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47, // 101: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55, // 102: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57, // 103: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59, // 104: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	88, // [88:105] is the sub-list for method output_type
+	71, // [71:88] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
