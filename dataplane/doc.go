@@ -12,6 +12,7 @@
 //     off each access port.
 //   - readback.go: dumps become evpn.Observed.
 //   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
+//   - ways.go, park.go: whether the underlay leads to a VTEP; how frames to one that it does not lead to are dropped.
 //   - sweep.go: nothing of ours stays where an attachment was.
 //   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
 //
@@ -21,7 +22,7 @@
 //
 //   - Devices: the link group createdGroup (provision.go).
 //   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range. A pair that this life knows stays ours when
-//     someone replaces what it says, until someone deletes it: our rows point to it.
+//     someone replaces what it says, until someone deletes it: our rows point to it. The sinks of park.go are ours likewise.
 //   - Remote MAC: NTF_EXT_LEARNED on both halves, the bridge's on the VXLAN port, the VXLAN device's with a nexthop group
 //     of ours (or a dst where the kernel has no FDB nexthops). On another port a row with the flag is someone else's; a
 //     static one is a host's, whose orchestrator wrote it over a row of ours: the kernel keeps the flag then.

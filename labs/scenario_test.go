@@ -70,6 +70,9 @@ type (
 		Port     string `json:"port"`
 		Sequence uint32 `json:"sequence"`
 		Sticky   bool   `json:"sticky"`
+		Kernel   struct {
+			State string `json:"state"`
+		} `json:"kernel"`
 	}
 	ctlARP struct {
 		VNI    int    `json:"vni"`
@@ -79,8 +82,9 @@ type (
 		VTEP   string `json:"vtep"`
 	}
 	ctlVTEP struct {
-		VNI  int    `json:"vni"`
-		VTEP string `json:"vtep"`
+		VNI   int    `json:"vni"`
+		VTEP  string `json:"vtep"`
+		Flood bool   `json:"flood"`
 	}
 )
 

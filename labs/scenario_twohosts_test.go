@@ -68,6 +68,7 @@ func testTwoHosts(t *testing.T, s twoHosts) {
 		}
 	})
 	t.Run("rows put there by hand survive", func(t *testing.T) { testForeignRows(t, ctx, lab, s.vteps[1]) })
+	t.Run("a VTEP without a way is parked", func(t *testing.T) { testLostWay(t, ctx, lab, s, vms) })
 	t.Run("killed daemon, living traffic", func(t *testing.T) { testKill(t, ctx, lab, s, vms) })
 	t.Run("expectations", func(t *testing.T) { runExpectations(t, ctx, lab, s.dir) })
 }
@@ -113,6 +114,36 @@ func testForeignRows(t *testing.T, ctx context.Context, lab *Lab, vtep string) {
 	} {
 		run(t, ctx, lab, "h1", line)
 	}
+}
+
+// testLostWay: when the underlay loses the way to h2, h1 stops to send there, keeps the session and what it learned by it,
+// says so, and goes on as soon as there is a way again.
+func testLostWay(t *testing.T, ctx context.Context, lab *Lab, s twoHosts, vms []vm) {
+	rule := "ip rule"
+	if strings.Contains(s.vteps[1], ":") {
+		rule = "ip -6 rule"
+	}
+	macIs := func(kernel string) func() error {
+		return func() error {
+			return all(
+				want(ctx, lab, "h1", true, func(m ctlMAC) bool { return m.MAC == vms[2].mac && m.VTEP == s.vteps[1] && m.Kernel.State == kernel }, "show", "mac"),
+				want(ctx, lab, "h1", true, func(v ctlVTEP) bool { return v.VTEP == s.vteps[1] && v.Flood == (kernel == "installed") }, "show", "vtep"),
+				wantEstablished(ctx, lab, "h1", s.peers[0]),
+			)
+		}
+	}
+	run(t, ctx, lab, "h1", rule+" add pref 5 to "+s.vteps[1]+" blackhole")
+	within(t, ctx, 10*time.Second, "h1 parks what is behind h2", macIs("parked"))
+	if out, _, err := lab.Exec(ctx, "h1", "bridge", "fdb", "show", "dev", "vxlan100"); err != nil || strings.Contains(out, "dst "+s.vteps[1]) {
+		t.Errorf("h1 floods to h2: %s, %v", out, err)
+	}
+	out, _, _ := lab.Exec(ctx, "h1", "evpnctl", "show", "vtep")
+	if want := "VTEP " + s.vteps[1] + ": next hop unreachable: route of type blackhole"; !strings.Contains(out, want) {
+		t.Errorf("show vtep does not say %q:\n%s", want, out)
+	}
+	run(t, ctx, lab, "h1", rule+" del pref 5")
+	within(t, ctx, 10*time.Second, "h1 goes on", macIs("installed"))
+	pingAll(t, ctx, lab, vms)
 }
 
 // testKill: kill -9 of evpnd and its restart lose no packet in either direction, and no row of either kernel is deleted
