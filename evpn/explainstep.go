@@ -83,6 +83,9 @@ func (x *explaining) best(p *Path, routes *pathList) {
 	var rules []string
 	for other := range routes.all() {
 		rule := wonBy[p.claim().beats(other.claim())]
+		if x.c.cutOff(other.Attrs.NextHop) && !x.c.cutOff(p.Attrs.NextHop) {
+			rule = "being reachable"
+		}
 		if other != p && rule != "" && !slices.Contains(rules, rule) {
 			rules = append(rules, rule)
 		}
@@ -237,6 +240,9 @@ func (x *explaining) kernel(h holder, v *macVRF) {
 	case "installed":
 		s := x.say(MarkOK, topic, "%s, acknowledged by the kernel", what)
 		s.Since, s.Took = x.c.written(h.key())
+	case "parked":
+		x.say(MarkOK, topic, "%s, acknowledged by the kernel, parked", what)
+		x.unreachable(h.(*macEntry).best)
 	case "blocked":
 		x.say(MarkFault, topic, "%s: %s", what, st.Reason).Mend = problem.mend
 	case "failed":
@@ -246,6 +252,19 @@ func (x *explaining) kernel(h holder, v *macVRF) {
 	case "pending":
 		x.say(MarkWait, topic, "%s, on its way to the kernel", what)
 	}
+}
+
+// unreachable says why nothing is sent to the next hop of a path.
+func (x *explaining) unreachable(p *Path) {
+	if p == nil || !x.c.cutOff(p.Attrs.NextHop) {
+		return
+	}
+	w := x.c.ways[p.Attrs.NextHop]
+	if !w.missing {
+		x.say(MarkWait, "nexthop", "%s: %s; used again at %s", w.vtep, x.c.whyCutOff(w.vtep), w.until.UTC().Format(time.RFC3339)).Since = w.since
+		return
+	}
+	x.say(MarkFault, "nexthop", "%s: %s, nothing is sent there", w.vtep, x.c.whyCutOff(w.vtep)).Since = w.since
 }
 
 // written finds when the kernel acknowledged an entry last, as far as that is remembered.

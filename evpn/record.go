@@ -64,6 +64,8 @@ var noteWords = [...]word{
 	NoteReaped:        {"kernel", "reaped"},
 	NotePeerRoutes:    {"peer", "routes"},
 	NoteLimit:         {"ip", "limit"},
+	NoteVTEPLost:      {"vtep", "lost"},
+	NoteVTEPBack:      {"vtep", "back"},
 	NoteGateway:       {"mac", "gateway"},
 	NoteFixedIP:       {"ip", "fixed"},
 	NoteDuplicateMAC:  {"mac", "duplicate"},

@@ -197,7 +197,8 @@ func (w *way) why() string {
 	return "back, but it came and went too often"
 }
 
-// review decides anew what VTEPs that turned are not alone to claim. Those may be few among very many, so it waits until
+// review decides anew what VTEPs that turned are not alone to claim, and takes down for those who follow the tables that the
+// others are parked or not any more. The former may be few among very many, so it waits until
 // the operation that stops or starts the frames to that VTEP is out.
 func (c *Core) review() {
 	if len(c.turned) == 0 || len(c.pending[TableVTEP]) > 0 {
@@ -206,6 +207,9 @@ func (c *Core) review() {
 	for _, v := range c.vrfsInOrder() {
 		contested := c.held(v, func(h holder) bool {
 			m, isMAC := h.(*macEntry)
+			if t := c.vtepAt(h.slot().have); t != nil && slices.Contains(c.turned, t.addr) {
+				c.changed(h)
+			}
 			e, isIP := h.(*ipEntry)
 			return isMAC && m.routes.contested(c.turned) || isIP && e.routes.contested(c.turned)
 		})
