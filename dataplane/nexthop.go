@@ -158,9 +158,13 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 		}
 		v.group[a], v.vtep[id+1] = id+1, a
 	}
-	for a, group := range v.group {
-		if parked[group] {
+	for _, group := range slices.Sorted(maps.Keys(parked)) {
+		switch a, known := v.vtep[group]; {
+		case !parked[group]: // goes with its nexthop
+		case known:
 			v.parked[a] = true
+		case !v.foreign[group-1]:
+			leftovers = append(leftovers, group)
 		}
 	}
 	return append(leftovers, v.takeIdleSinks()...)

@@ -157,6 +157,25 @@ func TestParkingIsNoTampering(t *testing.T) {
 	})
 }
 
+// TestParkedGroupGoesWithoutItsNexthop: a parked group does not go with the nexthop that says whose it is. It is removed when
+// that is found to be gone, so that its ids can be used again.
+func TestParkedGroupGoesWithoutItsNexthop(t *testing.T) {
+	l := newUnderlay(t)
+	l.must(addVTEP(vtep2), addFDB(macA, vtep2), park(addVTEP(vtep2)))
+	group, _ := l.vteps.groupOf(vtep2)
+	run(t, fmt.Sprintf("ip nexthop del id %d", group-1))
+	if e, ok := l.entry(addVTEP(vtep2).Key); ok {
+		t.Errorf("read back %+v", e)
+	}
+	if left := run(t, "ip nexthop"); left != "" {
+		t.Errorf("nexthops left:\n%s", left)
+	}
+	l.must(park(addVTEP(vtep2)), addFDB(macA, vtep2))
+	if e, ok := l.entry(addFDB(macA, vtep2).Key); !ok || e.Entry.VTEP != vtep2 {
+		t.Errorf("written again: %+v, %v", e, ok)
+	}
+}
+
 func TestParkingIPv6(t *testing.T) {
 	clean(t)
 	l := newPlane(t, options())
