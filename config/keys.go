@@ -88,6 +88,8 @@ var topKeys = []Key{
 	{"", "snooping", "true or false", "", "true", Live, "take the IPs of local hosts from their ARP, ND and DHCP frames"},
 	{"", "snooping-rate", "number", "100–100000", "2000", Live, "frames that a port may send in a second"},
 	{"", "arp-suppression", "true or false", "", "as each device is", Live, "answer ARP and ND for remote hosts on the bridge"},
+	{"", "vtep-reachability", "word", "route, no-default, off", "route", Live, "what counts as a way to a remote VTEP; one without is parked"},
+	{"", "vtep-hold", "duration", "0–1h", "60s", Live, "longest pause before a VTEP that comes and goes is used again"},
 	{"", "manage-devices", "true or false", "", "false", Live, "mend the devices of served VNIs"},
 	{"", "flush-on-exit", "true or false", "", "false", Live, "remove our kernel entries on a clean stop"},
 	{"", "state-dir", "absolute path", "", defaultStateDir, Restart, "folder for what must survive a restart"},

@@ -113,6 +113,8 @@ func (l *settings) top(c *Config) {
 	l.add("snooping", strconv.FormatBool(c.Snooping))
 	l.add("snooping-rate", number10(c.SnoopingRate))
 	l.add("arp-suppression", optionalBool(c.ARPSuppression))
+	l.add("vtep-reachability", string(c.VTEPReachability))
+	l.add("vtep-hold", seconds10(c.VTEPHold))
 	l.add("manage-devices", strconv.FormatBool(c.ManageDevices))
 	l.add("flush-on-exit", strconv.FormatBool(c.FlushOnExit))
 	l.add("state-dir", quoted(c.StateDir))

@@ -49,6 +49,7 @@ var edits = map[string][]string{
 	"vtep": {"10.255.0.1", "10.255.0.4"}, "vtep-interface": {"vtep: 10.255.0.1", "router-id: 10.255.0.1\nvtep-interface: lo"},
 	"route-targets": {"vtep:", "route-targets: frr\nvtep:"}, "auto-vnis": {"vtep:", "auto-vnis: false\nvtep:"},
 	"snooping": {"vtep:", "snooping: false\nvtep:"}, "arp-suppression": {"vtep:", "arp-suppression: true\nvtep:"},
+	"vtep-reachability": {"vtep:", "vtep-reachability: no-default\nvtep:"}, "vtep-hold": {"vtep:", "vtep-hold: 5s\nvtep:"},
 	"snooping-rate":  {"vtep:", "snooping-rate: 500\nvtep:"},
 	"manage-devices": {"vtep:", "manage-devices: true\nvtep:"}, "flush-on-exit": {"vtep:", "flush-on-exit: true\nvtep:"},
 	"state-dir": {"state-dir: ", "state-dir: /tmp"},
