@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"github.com/sirupsen/logrus"
 	vishvananda "github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -32,6 +33,8 @@ type Dataplane struct {
 	floods   *floods
 	expected *rowSet
 	standIns *rowSet
+	replaced *rowSet
+	echoes   *echoes
 	pending  *pending
 	counts   counters
 	snooper  *snooper
@@ -60,7 +63,8 @@ type managerSocket struct {
 func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d := &Dataplane{
 		log: log, interval: opt.ResyncInterval, floods: newFloods(),
-		expected: newRowSet(), standIns: newRowSet(), pending: newPending(), provisioner: newProvisioner(),
+		expected: newRowSet(), standIns: newRowSet(), replaced: newRowSet(), echoes: newEchoes(),
+		pending: newPending(), provisioner: newProvisioner(),
 	}
 	if d.interval == 0 {
 		d.interval = defaultResyncInterval
@@ -93,10 +97,12 @@ func (d *Dataplane) useNexthops(yes bool) {
 }
 
 func (d *Dataplane) open(receiveBuffer int) (err error) {
-	d.writer = &writer{topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns}
+	d.writer = &writer{
+		topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns, replaced: d.replaced, echoes: d.echoes,
+	}
 	d.watcher = &watcher{
-		topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns, pending: d.pending, counts: &d.counts,
-		log: d.log,
+		topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns, replaced: d.replaced, echoes: d.echoes,
+		pending: d.pending, counts: &d.counts, log: d.log,
 	}
 	for _, s := range []**rtnl{&d.writer.rtnl, &d.watcher.rtnl, &d.manager.rtnl, &d.reader} {
 		if *s, err = dialRTNL(); err != nil {
@@ -106,7 +112,10 @@ func (d *Dataplane) open(receiveBuffer int) (err error) {
 	if d.links, err = vishvananda.NewHandle(); err != nil {
 		return fmt.Errorf("open link socket: %w", err)
 	}
-	if d.watcher.conn, err = dialWatch(receiveBuffer); err != nil {
+	if d.watcher.echoConn, err = dialEchoes(); err != nil {
+		return err
+	}
+	if d.watcher.conn, err = dialWatch(receiveBuffer, d.writer.rtnl.port); err != nil {
 		return err
 	}
 	return d.ways.open()
@@ -123,8 +132,10 @@ func (d *Dataplane) Close() error {
 	if d.links != nil {
 		d.links.Close()
 	}
-	if d.watcher.conn != nil {
-		errs = append(errs, d.watcher.conn.Close())
+	for _, c := range []*netlink.Conn{d.watcher.conn, d.watcher.echoConn} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
 	}
 	return errors.Join(append(errs, d.ways.close())...)
 }
@@ -132,15 +143,18 @@ func (d *Dataplane) Close() error {
 // Run reports what the kernel holds and then what changes, until ctx ends; it returns nil then. The first report is
 // every AttachmentUp, one Observed for each VNI and one for the table of VTEPs, and Synced. Run may be called once.
 func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
-	for _, s := range []*rowSet{d.expected, d.standIns} {
+	for _, s := range []*rowSet{d.expected, d.standIns, d.replaced} {
 		s.watched.Store(true)
 		defer s.watched.Store(false)
 	}
+	d.echoes.watch(true)
+	defer d.echoes.watch(false)
 	if err := d.startLinks(); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.watcher.run(ctx) })      // reads notifications into pending
+	g.Go(func() error { return d.watcher.run(ctx) }) // reads notifications into pending
+	g.Go(func() error { return d.watcher.watchEchoes(ctx) })
 	g.Go(func() error { d.snooper.run(ctx); return nil }) // reads the frames of hosts into pending
 	g.Go(func() error { d.provide(ctx); return nil })     // makes devices that are missing
 	g.Go(func() error { return d.ways.listen(ctx) })      // hears of changes in the underlay
@@ -207,6 +221,20 @@ func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) 
 		events[i] = o
 	}
 	return events, err
+}
+
+// Look says what the kernel holds under keys, of TableFDB and TableNeighbor. asOf is the last batch applied.
+func (d *Dataplane) Look(ctx context.Context, keys []evpn.EntryKey, asOf uint64) evpn.Looked {
+	found := evpn.Looked{AsOf: asOf}
+	for chunk := range slices.Chunk(keys, maxBatch) {
+		if ctx.Err() != nil {
+			break
+		}
+		d.kernel.Lock()
+		d.writer.look(chunk, &found)
+		d.kernel.Unlock()
+	}
+	return found
 }
 
 // Reconfigure replaces the options, but for the socket's. Entries of ours in VNIs that are no longer served are removed;

@@ -134,6 +134,12 @@ func (w *writer) putNear(s *step, flags netlink.HeaderFlags) {
 // putBind adds the message that marks the bridge's row and makes the VXLAN device's. The kernel keeps the stickiness of
 // the bridge's row as it is, and ignores NLM_F_EXCL there.
 func (w *writer) putBind(s *step, flags netlink.HeaderFlags) {
+	near := echo{ifindex: s.at.device, sticky: s.op.Entry.Sticky, mac: s.op.Key.MAC}
+	far := echo{ifindex: s.at.device, self: true, mac: s.op.Key.MAC, nhid: s.group}
+	if s.group == 0 {
+		far.dst = s.op.Entry.VTEP
+	}
+	w.echoes.put(near, far)
 	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, bothHalves|ourMark)
 		b = putMAC(b, s.op.Key.MAC)
@@ -188,23 +194,43 @@ func nearOwner(at *attached, r row) owner {
 	}
 }
 
-// farOwner judges the VXLAN device's row.
+// pinned reports a row of a bridge that someone made static by hand, keeping our mark. Ours are static when they are
+// sticky, and only then.
+func pinned(r row) bool {
+	return r.ext() && r.state&unix.NUD_NOARP != 0 && r.flags&ntfSticky == 0
+}
+
+// farOwner judges the VXLAN device's row. Nobody else points rows at our nexthop groups; a dst is ours only where the
+// kernel has none.
 func farOwner(v *vteps, r row) owner {
+	_, known := v.vtepOf(r.nhid)
 	switch {
 	case r.family == 0:
 		return nobody
-	case r.ext() && r.nhid != 0:
-		if _, ok := v.vtepOf(r.nhid); ok {
-			return ours
-		}
-		return foreign
-	case r.ext():
+	case known, r.ext() && r.nhid == 0 && v.dst:
 		return ours
+	case r.ext():
+		return foreign
 	case r.fixed():
 		return foreign
 	default: // learned from the overlay
 		return nobody
 	}
+}
+
+// owners judges both rows of a MAC: the bridge's, which alone says little, is whose the other one is.
+func owners(at *attached, v *vteps, h halves) (near, far owner) {
+	near, far = nearOwner(at, h.near), farOwner(v, h.far)
+	if near == ours && far == foreign {
+		near = foreign
+	}
+	return near, far
+}
+
+// cameOfOurs reports whether the row of the VXLAN device is what someone made of ours, given that ours stood there: it
+// carries our mark, or was written over ours. What someone wrote by hand after removing ours is theirs.
+func (w *writer) cameOfOurs(s *step) bool {
+	return s.far.ext() || w.replaced.take(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
 }
 
 // decideFDB judges what the looks found.
@@ -214,7 +240,11 @@ func (w *writer) decideFDB() {
 		if s.phase != look {
 			continue
 		}
-		near, far := nearOwner(s.at, s.near), farOwner(w.vteps, s.far)
+		near, far := owners(s.at, w.vteps, halves{s.near, s.far})
+		if far == foreign && s.op.Stood && w.cameOfOurs(s) {
+			near, far = nearOwner(s.at, s.near), ours
+		}
+		s.nearBy, s.farBy = near, far
 		blocked := near == foreign || far == foreign || near == learned && !s.op.Replace
 		switch {
 		case s.op.Del && near != ours && far != ours:
@@ -265,16 +295,20 @@ func (w *writer) tell(s *step) string {
 }
 
 func (w *writer) buildChange(s *step) {
-	near, far := nearOwner(s.at, s.near), farOwner(w.vteps, s.far)
 	if s.op.Del {
-		w.buildDelete(s, near == ours, far == ours)
+		w.buildDelete(s, s.nearBy == ours, s.farBy == ours)
 		return
+	}
+	if s.nearBy == ours && pinned(s.near) {
+		w.buildDelete(s, true, false)
 	}
 	if s.op.Entry.Sticky || s.near.flags&ntfSticky != 0 {
 		w.putNear(s, netlink.Create|netlink.Replace)
 	}
-	if s.far.family != 0 && (far != ours || (s.far.nhid != 0) != (s.group != 0)) {
-		// From dst to nexthop the kernel refuses to replace, the other way it says yes and does nothing.
+	likeOurs := s.farBy == ours && s.far.ext() && s.far.state == remoteState
+	if s.far.family != 0 && (!likeOurs || (s.far.nhid != 0) != (s.group != 0)) {
+		// From dst to nexthop the kernel refuses to replace, the other way it says yes and does nothing. Neither mark nor
+		// state of a row change when it is replaced by a marked one.
 		w.buildDelete(s, false, true)
 	}
 	w.putBind(s, netlink.Create|netlink.Replace)

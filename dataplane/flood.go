@@ -126,6 +126,7 @@ func (w *writer) writeFlood() {
 }
 
 func (w *writer) buildFlood(s *step) {
+	w.echoes.put(echo{ifindex: s.at.device, self: true, dst: s.op.Key.Addr})
 	typ, flags := netlink.HeaderType(unix.RTM_NEWNEIGH), netlink.Create|netlink.Append
 	if s.op.Del {
 		typ, flags = unix.RTM_DELNEIGH, 0

@@ -34,6 +34,9 @@ func (w *writer) writeNeighbors() {
 	w.decideNeighbors()
 	w.send(yield, w.buildNeighborDelete, nil, func(s *step, err error) {
 		s.phase = change
+		if err != nil {
+			w.expected.take(s.neighborKey())
+		}
 		if err != nil && !gone(err) {
 			s.fail(err)
 		}
@@ -118,7 +121,10 @@ func (w *writer) decideNeighbors() {
 			s.phase = done
 		case s.op.Del, o == nobody, o == ours:
 			s.phase = change
-		case o == learned && (s.op.Replace || same): // a cache of the kernel's, nobody's word
+		case o == learned && (s.op.Replace || s.op.Stood || same): // a cache of the kernel's, nobody's word
+			s.phase = yield
+		case o == foreign && s.op.Stood && (s.near.ext() || s.near.proto == protocolBGP): // what someone made of ours
+			w.expected.put(s.neighborKey())
 			s.phase = yield
 		case o == foreign && same:
 			s.phase = done // theirs says the same

@@ -41,6 +41,7 @@ type pending struct {
 	rereads  map[evpn.VNI]struct{}
 	left     []*attached // attachments as they were, whose rows are to be swept up
 	overrun  bool        // messages were lost: everything is to be read anew
+	doubt    bool        // rows of ours may have been altered unseen
 }
 
 // work is what pending held.
@@ -52,6 +53,7 @@ type work struct {
 	rereads  []evpn.VNI
 	left     []*attached
 	overrun  bool
+	doubt    bool
 }
 
 func newPending() *pending {
@@ -65,7 +67,7 @@ func (p *pending) clear() {
 	p.index, p.hosts = map[any]int{}, nil
 	p.tampered = map[evpn.VNI]map[evpn.EntryKey]struct{}{}
 	p.rereads, p.left = map[evpn.VNI]struct{}{}, nil
-	p.overrun = false
+	p.overrun, p.doubt = false, false
 }
 
 func (p *pending) signal() {
@@ -146,11 +148,19 @@ func (p *pending) lost() {
 	p.overrun = true
 }
 
+// doubted says that rows of ours may have been altered unseen.
+func (p *pending) doubted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	p.doubt = true
+}
+
 // take empties p.
 func (p *pending) take() work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, overrun: p.overrun}
+	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, overrun: p.overrun, doubt: p.doubt}
 	for _, vni := range slices.Sorted(maps.Keys(p.vnis)) {
 		if at := p.vnis[vni]; at != nil {
 			w.up = append(w.up, at)

@@ -14,7 +14,7 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// wholeDump is the number of VNIs from which one dump of everything is cheaper than one for each.
+// wholeDump is the number of VNIs from which one dump of everything is cheaper than one for each, if all are asked for.
 const wholeDump = 8
 
 // view collects what dumps say about one VNI. A dump may name a row twice, so rows are kept by name.
@@ -28,6 +28,14 @@ type view struct {
 
 // halves are the two rows of one remote MAC; a zero family says that there is none.
 type halves struct{ near, far row }
+
+func (h *halves) put(r row) {
+	if r.self() {
+		h.far = r
+	} else {
+		h.near = r
+	}
+}
 
 // observer turns dumps into evpn.Observed.
 type observer struct {
@@ -105,7 +113,7 @@ func (o *observer) vtepTable(asOf uint64) evpn.Observed {
 
 // readRows dumps FDBs and neighbours of the attachments into their views.
 func (o *observer) readRows(ats []*attached) error {
-	if len(ats) > wholeDump {
+	if len(ats) > wholeDump && len(ats) == len(o.topo.all()) {
 		return o.dumpRows(ats, 0, 0)
 	}
 	for _, at := range ats {
@@ -164,11 +172,7 @@ func (o *observer) fdbRow(data []byte) {
 			v.flood = append(v.flood, r)
 		default:
 			h := v.fdb[r.mac]
-			if r.self() {
-				h.far = r
-			} else {
-				h.near = r
-			}
+			h.put(r)
 			v.fdb[r.mac] = h
 		}
 		return
@@ -210,7 +214,7 @@ func (o *observer) observed(vni evpn.VNI, asOf uint64) evpn.Observed {
 		out.Entries = append(out.Entries, evpn.ObservedEntry{Key: key, Ours: isOurs})
 	}
 	for mac, h := range v.fdb {
-		if e, ok := o.fdbEntry(v.at, h); ok {
+		if e, ok := fdbEntry(v.at, o.vteps, h); ok {
 			e.Key = evpn.EntryKey{Table: evpn.TableFDB, VNI: vni, MAC: mac}
 			out.Entries = append(out.Entries, e)
 		}
@@ -218,12 +222,10 @@ func (o *observer) observed(vni evpn.VNI, asOf uint64) evpn.Observed {
 	out.MACs, out.IPs = []evpn.LocalMAC{}, []evpn.LocalIP{} // empty, not nil: it was looked, and nothing is there
 	out.MACs = slices.AppendSeq(out.MACs, maps.Values(v.macs))
 	slices.SortFunc(out.MACs, func(a, b evpn.LocalMAC) int { return slices.Compare(a.MAC[:], b.MAC[:]) })
-	for ip, r := range v.neighbors {
-		key := evpn.EntryKey{Table: evpn.TableNeighbor, VNI: vni, Addr: ip}
-		e := evpn.Entry{MAC: r.mac, Router: r.flags&unix.NTF_ROUTER != 0}
+	for _, r := range v.neighbors {
 		switch by := neighborOwner(r); {
 		case by == ours, by == foreign && r.ext():
-			out.Entries = append(out.Entries, evpn.ObservedEntry{Key: key, Entry: e, Ours: by == ours})
+			out.Entries = append(out.Entries, neighborEntry(vni, r))
 		case by != nobody && isHost(v.at, r):
 			out.IPs = append(out.IPs, localIP(v.at, r))
 		}
@@ -236,14 +238,14 @@ func (o *observer) observed(vni evpn.VNI, asOf uint64) evpn.Observed {
 
 // fdbEntry says what the two rows of a MAC mean together. One half alone is an entry of ours that differs from any we
 // write: its VTEP is the zero Addr. Rows that the kernel learned from the overlay mean nothing.
-func (o *observer) fdbEntry(at *attached, h halves) (evpn.ObservedEntry, bool) {
-	near, far := nearOwner(at, h.near), farOwner(o.vteps, h.far)
+func fdbEntry(at *attached, vteps *vteps, h halves) (evpn.ObservedEntry, bool) {
+	near, far := owners(at, vteps, h)
 	vtep := h.far.dst
 	if h.far.nhid != 0 {
-		vtep, _ = o.vteps.vtepOf(h.far.nhid)
+		vtep, _ = vteps.vtepOf(h.far.nhid)
 	}
 	switch {
-	case near == ours && far == ours:
+	case near == ours && far == ours && h.far.ext() && !pinned(h.near):
 		e := evpn.Entry{VTEP: vtep, Sticky: h.near.flags&ntfSticky != 0}
 		return evpn.ObservedEntry{Entry: e, Ours: true}, true
 	case near == ours || far == ours:
@@ -252,6 +254,15 @@ func (o *observer) fdbEntry(at *attached, h halves) (evpn.ObservedEntry, bool) {
 		return evpn.ObservedEntry{Entry: evpn.Entry{VTEP: vtep}}, true
 	default:
 		return evpn.ObservedEntry{}, false
+	}
+}
+
+// neighborEntry is a neighbour with our mark as an entry.
+func neighborEntry(vni evpn.VNI, r row) evpn.ObservedEntry {
+	return evpn.ObservedEntry{
+		Key:   evpn.EntryKey{Table: evpn.TableNeighbor, VNI: vni, Addr: r.dst},
+		Entry: evpn.Entry{MAC: r.mac, Router: r.flags&unix.NTF_ROUTER != 0},
+		Ours:  neighborOwner(r) == ours,
 	}
 }
 

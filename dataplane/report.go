@@ -76,6 +76,9 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 		d.counts.tampered.Add(uint64(len(w.tampered)))
 		events = append(events, evpn.Tampered{Keys: w.tampered})
 	}
+	if w.doubt {
+		events = append(events, evpn.Doubt{})
+	}
 	var observed []evpn.Event
 	var err error
 	switch {

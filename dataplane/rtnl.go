@@ -30,6 +30,7 @@ var errInterrupted = errors.New("dump interrupted by changes")
 type rtnl struct {
 	conn *netlink.Conn
 	raw  syscall.RawConn
+	port uint32 // by which the kernel knows the socket
 	seq  uint32 // of the last message sent
 	buf  []byte // for one datagram
 }
@@ -44,7 +45,21 @@ func dialRTNL() (*rtnl, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set up rtnetlink socket: %w", err), c.Close())
 	}
-	return &rtnl{conn: c, raw: raw, buf: make([]byte, datagram)}, nil
+	r := &rtnl{conn: c, raw: raw, buf: make([]byte, datagram)}
+	if r.port, err = portID(raw); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return r, nil
+}
+
+// portID returns the port id that the kernel gave to a socket.
+func portID(raw syscall.RawConn) (id uint32, err error) {
+	var name unix.Sockaddr
+	rawErr := raw.Control(func(fd uintptr) { name, err = unix.Getsockname(int(fd)) })
+	if err = errors.Join(rawErr, err); err != nil {
+		return 0, fmt.Errorf("port id of rtnetlink socket: %w", err)
+	}
+	return name.(*unix.SockaddrNetlink).Pid, nil
 }
 
 func (r *rtnl) close() error { return r.conn.Close() }

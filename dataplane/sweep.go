@@ -49,28 +49,37 @@ func (d *Dataplane) leftOnDevices(devices map[int]*attached) ([]row, error) {
 	if !some {
 		return nil, nil
 	}
+	type place struct {
+		ifindex int
+		mac     evpn.MAC
+	}
 	var found []row
+	rows := map[place]halves{}
 	err := d.reader.dump(unix.RTM_GETNEIGH, func(b []byte) []byte {
 		return putNDM(b, unix.AF_BRIDGE, only, 0, 0)
-	}, func() { found = nil }, func(data []byte) {
+	}, func() { found = nil; clear(rows) }, func(data []byte) {
 		r, err := parseRow(data)
-		at := devices[r.ifindex]
-		if err != nil || at == nil {
-			return
-		}
-		mine := nearOwner(at, r) == ours
 		switch {
-		case r.mac.IsZero():
-			mine = d.floods.owner(r.ifindex, r.dst) == ours
-		case r.self():
-			mine = farOwner(d.vteps, r) == ours
-		}
-		if mine {
+		case err != nil || devices[r.ifindex] == nil:
+		case !r.mac.IsZero():
+			h := rows[place{r.ifindex, r.mac}]
+			h.put(r)
+			rows[place{r.ifindex, r.mac}] = h
+		case d.floods.owner(r.ifindex, r.dst) == ours:
 			found = append(found, r)
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dump fdb of devices that left: %w", err)
+	}
+	for at, h := range rows {
+		near, far := owners(devices[at.ifindex], d.vteps, h)
+		if near == ours {
+			found = append(found, h.near)
+		}
+		if far == ours {
+			found = append(found, h.far)
+		}
 	}
 	return found, nil
 }

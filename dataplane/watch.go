@@ -19,12 +19,16 @@ import (
 // watcher reads notifications and turns them into pending events. It never waits for anybody but the kernel.
 type watcher struct {
 	conn     *netlink.Conn
-	rtnl     *rtnl // to read the links anew after an overrun
+	echoConn *netlink.Conn // for marked FDB rows
+	rtnl     *rtnl         // to read the links anew after an overrun
 	topo     *topology
 	vteps    *vteps
 	floods   *floods
 	expected *rowSet
 	standIns *rowSet
+	replaced *rowSet
+	echoes   *echoes
+	unseen   bool // marked rows were lost; watchEchoes only
 	pending  *pending
 	counts   *counters
 	log      logrus.FieldLogger
@@ -34,12 +38,14 @@ type watcher struct {
 var watchedGroups = []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_NEXTHOP, unix.RTNLGRP_IPV6_IFINFO}
 
 // dialWatch opens the socket of the watcher and subscribes; from now on nothing is missed without ENOBUFS.
-func dialWatch(receiveBuffer int) (*netlink.Conn, error) {
+// writer is the port id of the writing socket.
+func dialWatch(receiveBuffer int, writer uint32) (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open notification socket: %w", err)
 	}
-	err = errors.Join(c.SetReadBuffer(receiveBuffer), c.SetBPF(echoFilter()))
+	filter, err := echoFilter(writer)
+	err = errors.Join(err, c.SetReadBuffer(receiveBuffer), c.SetBPF(filter))
 	for _, g := range watchedGroups {
 		err = errors.Join(err, c.JoinGroup(g))
 	}
@@ -49,38 +55,29 @@ func dialWatch(receiveBuffer int) (*netlink.Conn, error) {
 	return c, nil
 }
 
-// echoFilter drops, in the kernel, notifications of new rows that carry NTF_EXT_LEARNED: those are what we write
-// ourselves. Deletes pass, and so does a local frame that takes an entry over, since that clears the flag. So do static
-// rows of the bridge: one that is written by hand over an entry of ours keeps the flag. (What else someone writes with the
-// flag set is found by the next read-back only.)
-func echoFilter() []bpf.RawInstruction {
+// echoFilter keeps from the socket what watchEchoes reads, and neighbours with NTF_EXT_LEARNED that the writer with the
+// given port id wrote: of neighbours, unlike FDB rows, the kernel does say who.
+func echoFilter(writer uint32) ([]bpf.RawInstruction, error) {
 	const (
-		headerType = 4               // offset of nlmsg_type
-		rowFamily  = 16              // offset of ndm_family
-		rowState   = 16 + 8          // offset of ndm_state
-		rowFlags   = 16 + 10         // offset of ndm_flags
-		accept     = uint32(1) << 31 // octets to keep
+		headerType = 4       // offset of nlmsg_type
+		headerPort = 12      // offset of nlmsg_pid
+		rowFlags   = 16 + 10 // offset of ndm_flags
 	)
-	wire := func(v uint16) uint32 { // BPF loads in network order what netlink writes in the machine's
-		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
-	}
-	program, err := bpf.Assemble([]bpf.Instruction{
+	port := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, writer))
+	newRow := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_NEWNEIGH)))
+	neighbors := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: headerType, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire(unix.RTM_NEWNEIGH), SkipTrue: 8},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: newRow, SkipTrue: 5},
+		bpf.LoadAbsolute{Off: headerPort, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: port, SkipTrue: 3},
 		bpf.LoadAbsolute{Off: rowFlags, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 6},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.NTF_SELF, SkipTrue: 4},
-		bpf.LoadAbsolute{Off: rowFamily, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_BRIDGE, SkipTrue: 2},
-		bpf.LoadAbsolute{Off: rowState, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: wire(unix.NUD_NOARP), SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: accept},
-	})
-	if err != nil {
-		panic(err) // the program is a constant
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 1},
+		drop,
+		keep,
 	}
-	return program
+	marked := markedRows(drop, keep)
+	// What is no marked row goes on to the part about neighbours, which begins where the filter would keep it.
+	return bpf.Assemble(append(marked[:len(marked)-1], neighbors...))
 }
 
 // run reads until ctx ends.
@@ -121,6 +118,7 @@ func (w *watcher) recover(ctx context.Context, raw syscall.RawConn, buf []byte) 
 		return err
 	}
 	w.expected.clear()
+	w.replaced.clear()
 	links, err := dumpLinks(w.rtnl)
 	for err != nil {
 		w.log.WithError(err).Warn("links not read back")
@@ -191,8 +189,12 @@ func (w *watcher) row(r row, del bool) {
 // bridgeRow takes in a row of a bridge's FDB.
 func (w *watcher) bridgeRow(at *attached, r row, del bool) {
 	if w.topo.onDevice(r.ifindex) != nil { // the VXLAN port: nothing local
-		if del && r.ifindex == at.device && !w.expected.take(rowKey{ifindex: r.ifindex, mac: r.mac}) && stood(r) {
+		switch {
+		case r.ifindex != at.device:
+		case del && !w.expected.take(rowKey{ifindex: r.ifindex, mac: r.mac}) && stood(r):
 			w.counts.shifts.Add(1)
+			w.pending.tamper(fdbKey(at, r))
+		case !del && pinned(r):
 			w.pending.tamper(fdbKey(at, r))
 		}
 		return
@@ -231,11 +233,14 @@ func (w *watcher) deviceRow(at *attached, r row, del bool) {
 	case r.mac.IsZero():
 		w.floodRow(at, r, del)
 	case del:
-		if !w.expected.take(rowKey{ifindex: r.ifindex, self: true, mac: r.mac}) && stood(r) {
+		key := rowKey{ifindex: r.ifindex, self: true, mac: r.mac}
+		w.replaced.take(key)
+		if !w.expected.take(key) && stood(r) {
 			w.pending.tamper(fdbKey(at, r))
 		}
 	case r.fixed() && (r.dst.IsValid() || r.nhid != 0):
 		// Put by hand where ours may have been. (Linux 6.1 sends another one for ours, without a destination.)
+		w.replaced.put(rowKey{ifindex: r.ifindex, self: true, mac: r.mac})
 		w.pending.tamper(fdbKey(at, r))
 	}
 }
@@ -253,7 +258,8 @@ func (w *watcher) floodRow(at *attached, r row, del bool) {
 	}
 }
 
-// neighbor takes in a row of a bridge's neighbour table. A row that is removed is first reported as failed, without MAC.
+// neighbor takes in a row of a bridge's neighbour table that we did not write. A row that is removed is first reported as
+// failed, without MAC.
 // Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number. Whoever
 // removes a row, there is no local binding of its IP afterwards; but the cache rows that the kernel drops all day are no
 // business of ours.
@@ -263,7 +269,7 @@ func (w *watcher) neighbor(at *attached, r row, del bool) {
 		return
 	}
 	key := rowKey{ifindex: r.ifindex, addr: r.dst.As16()}
-	tampered := !del && r.proto == protocolBGP
+	tampered := !del && (r.proto == protocolBGP || r.ext())
 	if del {
 		// The last word on a row has neither its flags nor its state. A protocol number is a daemon's, never the cache's.
 		stoodIn, expected := w.standIns.take(key), w.expected.take(key)
@@ -273,7 +279,7 @@ func (w *watcher) neighbor(at *attached, r row, del bool) {
 		w.pending.tamper(evpn.EntryKey{Table: evpn.TableNeighbor, VNI: at.VNI, Addr: r.dst})
 	}
 	switch {
-	case del || r.state&unix.NUD_FAILED != 0:
+	case del || r.state&unix.NUD_FAILED != 0 || r.ext():
 		if r.dst.IsGlobalUnicast() {
 			ip := localIP(at, r)
 			ip.Gone = true

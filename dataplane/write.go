@@ -24,6 +24,8 @@ type writer struct {
 	floods   *floods
 	expected *rowSet // deletes sent and not yet seen notified: the notifications do not say who asked
 	standIns *rowSet // neighbours of others that say what we were to write
+	replaced *rowSet // rows of VXLAN devices that someone wrote by hand without removing first what stood there
+	echoes   *echoes
 	batch    batch
 	owners   []*step // of the messages in batch
 	steps    []step
@@ -55,6 +57,8 @@ type step struct {
 
 	near row // what look found: the bridge's row, or the neighbour
 	far  row // what look found: the VXLAN device's row
+
+	nearBy, farBy owner // FDB: whose near and far are
 }
 
 func (s *step) fail(err error) {
@@ -140,6 +144,48 @@ func (w *writer) write(ops []evpn.KernelOp) []evpn.OpError {
 	return failed
 }
 
+// look adds what stands under keys. Those that cannot be looked up are left out.
+func (w *writer) look(keys []evpn.EntryKey, found *evpn.Looked) {
+	ops := make([]evpn.KernelOp, len(keys))
+	w.steps = w.steps[:0]
+	for i, key := range keys {
+		ops[i].Key = key
+		w.steps = append(w.steps, step{op: &ops[i], phase: look})
+	}
+	w.locate()
+	w.send(look, func(s *step) {
+		switch {
+		case s.at == nil:
+		case s.op.Key.Table == evpn.TableFDB:
+			w.buildLook(s)
+		case s.op.Key.Table == evpn.TableNeighbor:
+			w.buildNeighborLook(s)
+		}
+	}, keepRow, func(s *step, err error) {
+		if err != nil && !gone(err) {
+			s.fail(err)
+		}
+	})
+	for i := range w.steps {
+		s := &w.steps[i]
+		if s.at == nil || s.err != nil {
+			continue
+		}
+		found.Keys = append(found.Keys, s.op.Key)
+		switch s.op.Key.Table {
+		case evpn.TableFDB:
+			if e, ok := fdbEntry(s.at, w.vteps, halves{s.near, s.far}); ok {
+				e.Key = s.op.Key
+				found.Entries = append(found.Entries, e)
+			}
+		case evpn.TableNeighbor:
+			if neighborOwner(s.near) == ours {
+				found.Entries = append(found.Entries, neighborEntry(s.op.Key.VNI, s.near))
+			}
+		}
+	}
+}
+
 // locate finds the attachment of each step. A delete where there is no device is done.
 func (w *writer) locate() {
 	for i := range w.steps {
@@ -153,7 +199,7 @@ func (w *writer) locate() {
 // send lets build add the messages of every step in phase p, sends them in batches, and hands the answer to each message
 // to then. An error of the socket is the answer to all messages of its batch.
 func (w *writer) send(p phase, build func(*step), reply func(*step, row), then func(*step, error)) {
-	const mostPerStep = 3
+	const mostPerStep = 4
 	w.batch.reset()
 	w.owners = w.owners[:0]
 	flush := func() {

@@ -122,7 +122,9 @@ func TestFromDstToNexthopAndBack(t *testing.T) {
 	l.must(addVTEP(vtep2), addFDB(macA, vtep2))
 	for range 2 {
 		l.useNexthops(true)
-		l.must(addVTEP(vtep2), replace(addFDB(macA, vtep2)))
+		toNexthop := replace(addFDB(macA, vtep2))
+		toNexthop.Stood = true // a dst is no mark of ours in this mode
+		l.must(addVTEP(vtep2), toNexthop)
 		if got := fdb(t, macA); !strings.Contains(strings.Join(got, ";"), "nhid") {
 			t.Errorf("in nexthop mode: %q", got)
 		}

@@ -13,7 +13,6 @@ import (
 const (
 	maxBatchOps   = 4096
 	maxInFlight   = 2
-	auditPeriod   = 10 * time.Minute
 	defaultReap   = 2 * time.Minute
 	staleTime     = 180 * time.Second // that a peer which came back may take for its End-of-RIB
 	readBackWait  = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one
@@ -64,7 +63,7 @@ type Core struct {
 	reading   bool // a read-back is under way
 	// readBackSince is when the first of readBack began to wait; zero: none waits.
 	readBackSince time.Time
-	nextAudit     time.Time
+	auditor       auditor
 
 	flapping  map[flapper]bool // what moved lately, or is a duplicate
 	nextSweep time.Time        // when to look at these; zero: there are none
@@ -123,7 +122,7 @@ func New(cfg Config) *Core {
 // Handle takes in one fact. What follows from it comes out of the next Flush.
 func (c *Core) Handle(ev Event, now time.Time) {
 	if c.started.IsZero() {
-		c.started, c.nextAudit = now, now.Add(auditPeriod)
+		c.started, c.auditor.next = now, now.Add(auditPeriod)
 	}
 	c.history.now = now.UnixNano()
 	switch ev := ev.(type) {
@@ -155,6 +154,10 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.reading = false
 	case Tampered:
 		c.tampered(ev)
+	case Doubt:
+		c.auditor.doubt = true
+	case Looked:
+		c.looked(ev)
 	case Remembered:
 		c.recalled = ev.IPs
 	case Synced:
@@ -179,11 +182,12 @@ func (c *Core) Flush(now time.Time) Output {
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
-	c.audit(now)
+	look := c.audit(now)
 	out := Output{
 		Routes: c.routes,
 		Notes:  c.notes,
 		Probes: c.probes,
+		Look:   look,
 	}
 	if !c.quiet(now) {
 		out.Kernel = c.nextBatch()
@@ -303,20 +307,6 @@ func (c *Core) heardAll() bool {
 	return len(c.cfg.Peers) > 0
 }
 
-// audit asks for a read-back of everything once per period, so that nothing in the kernel stays wrong for longer.
-func (c *Core) audit(now time.Time) {
-	if now.Before(c.nextAudit) || !c.synced {
-		return
-	}
-	c.nextAudit = now.Add(auditPeriod)
-	c.readBack[0] = true
-	for vni, v := range c.vrfs {
-		if v.at != nil {
-			c.readBack[vni] = true
-		}
-	}
-}
-
 // wake is the earliest time at which Flush has something to do by itself.
 func (c *Core) wake(now time.Time) time.Time {
 	if c.batch-c.acked < maxInFlight && !c.quiet(now) && slices.ContainsFunc(c.pending[:], func(q []holder) bool { return len(q) > 0 }) {
@@ -332,7 +322,7 @@ func (c *Core) wake(now time.Time) time.Time {
 		}
 	}
 	if c.synced {
-		soonest(c.nextAudit)
+		soonest(c.auditWake())
 		if c.holding {
 			soonest(c.reapAt())
 		}

@@ -162,11 +162,11 @@ func (c *Core) observed(ev Observed, now time.Time) {
 		s := h.slot()
 		return s.have.there() && s.batch <= asOf && !seen[h.key()]
 	}) {
+		stood := h.slot().stands(c)
 		drift += c.found(h, place{})
+		h.slot().set(altered, stood)
 	}
-	if drift > 0 && c.synced {
-		c.note(Note{Kind: NoteDrift, VNI: ev.VNI, Count: drift, Reason: "kernel differed from what it had acknowledged"})
-	}
+	c.noteDrift(map[VNI]int{ev.VNI: drift})
 	if v == nil {
 		return
 	}
@@ -175,6 +175,15 @@ func (c *Core) observed(ev Observed, now time.Time) {
 	}
 	if ev.IPs != nil {
 		c.localIPs(v, ev.IPs, now)
+	}
+}
+
+// noteDrift tells how many entries were found to be other than acknowledged.
+func (c *Core) noteDrift(drift map[VNI]int) {
+	for _, vni := range slices.Sorted(maps.Keys(drift)) {
+		if n := drift[vni]; n > 0 && c.synced {
+			c.note(Note{Kind: NoteDrift, VNI: vni, Count: n, Reason: "kernel differed from what it had acknowledged"})
+		}
 	}
 }
 
@@ -227,6 +236,9 @@ func (c *Core) tampered(ev Tampered) {
 		if !s.have.there() && !s.want.there() {
 			h.forget(c)
 			continue
+		}
+		if s.stands(c) {
+			s.set(altered, true)
 		}
 		s.set(unknown, true)
 		c.want(h, s.want)

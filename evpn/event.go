@@ -151,6 +151,17 @@ type ReadBackDone struct{}
 // Tampered says that someone else changed or removed these entries of ours. They are written again.
 type Tampered struct{ Keys []EntryKey }
 
+// Doubt says that someone else may have altered entries of ours unseen.
+type Doubt struct{}
+
+// Looked is what the kernel held of Keys when every batch up to AsOf had been written and no later one. Keys without an
+// entry that is ours are gone, or were altered. A look that failed has no Keys.
+type Looked struct {
+	AsOf    uint64
+	Keys    []EntryKey
+	Entries []ObservedEntry
+}
+
 // Remembered hands over what FramedBindings said in an earlier life; it comes before Synced. Whatever of it does not hold
 // any more is dropped without a word.
 type Remembered struct{ IPs []LocalIP }
@@ -175,6 +186,8 @@ func (VTEPReachable) event()  {}
 func (Applied) event()        {}
 func (ReadBackDone) event()   {}
 func (Tampered) event()       {}
+func (Doubt) event()          {}
+func (Looked) event()         {}
 func (Remembered) event()     {}
 func (Synced) event()         {}
 func (Configure) event()      {}

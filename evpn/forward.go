@@ -72,6 +72,7 @@ const (
 	queued  slotState = 1 << iota
 	unknown           // the kernel may hold something else than have: a write failed, or something interfered
 	adopted           // left by an earlier life and not wanted yet; kept while the core is holding
+	altered           // someone else interfered with have, which the kernel had acknowledged
 )
 
 func (s *slot) is(x slotState) bool { return s.state&x != 0 }
@@ -85,6 +86,9 @@ func (s *slot) set(x slotState, yes bool) {
 
 // settled reports that the kernel holds what is wanted, as far as we know.
 func (s *slot) settled() bool { return s.want == s.have && !s.is(unknown) }
+
+// stands reports that the kernel has acknowledged an entry, and that we know of nothing that happened to it since.
+func (s *slot) stands(c *Core) bool { return s.have.there() && !s.is(unknown) && s.batch <= c.acked }
 
 // idle reports that there is no entry, that none is wanted, and that nothing about it is on its way.
 func (s *slot) idle(c *Core) bool {
@@ -241,7 +245,7 @@ func (c *Core) settle(h holder, p place) {
 	s := h.slot()
 	old := s.have
 	s.have = p
-	s.set(unknown, false)
+	s.set(unknown|altered, false)
 	c.refer(c.vtepAt(p), c.vtepAt(old))
 }
 
@@ -358,7 +362,8 @@ func (c *Core) send(b *KernelBatch, h holder) {
 		Entry: c.entry(s.want),
 		Del:   !s.want.there(),
 		// What is not acknowledged may have failed because of an entry that is not ours.
-		Replace: takeover || s.have.there() && !s.is(unknown) && s.batch <= c.acked,
+		Replace: takeover || s.stands(c),
+		Stood:   s.is(altered),
 	})
 	p := c.problems[key]
 	if p != nil {

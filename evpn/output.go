@@ -69,6 +69,9 @@ type KernelOp struct {
 	// local frame. Without it an entry of ours is overwritten all the same, and one that is not ours is an error with
 	// Foreign set. A delete never removes an entry that is not ours.
 	Replace bool
+	// Stood says that an entry of ours, acknowledged, was here until someone else interfered. What stands there now and
+	// shows that it came of that entry is ours to put right.
+	Stood bool
 }
 
 // KernelBatch is a run of ops that are to be applied in order. Seq counts up by one from 1.
@@ -142,6 +145,7 @@ type Output struct {
 	Probes   []Probe
 	VTEPs    []netip.Addr // when not nil: the remote VTEPs to report VTEPReachable of
 	ReadBack []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
+	Look     []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; Looked answers
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
 	RDNumbers  map[VNI]uint16
 	ImportRTs  []RT      // when not nil: the route targets that peers with RT constraint should send (RFC 4684)

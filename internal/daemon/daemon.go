@@ -35,10 +35,11 @@ const eventQueue = 64
 type Kernel interface {
 	// Run reports what there is, then Synced, then what changes, until ctx ends.
 	Run(ctx context.Context, sink chan<- []evpn.Event) error
-	// Apply and ReadBack are called by one goroutine, in order. ReadBack says nothing of local hosts: only Run knows how a
-	// dump is ordered against what changed around it.
+	// Apply, ReadBack and Look are called by one goroutine, in order. ReadBack says nothing of local hosts: only Run knows
+	// how a dump is ordered against what changed around it.
 	Apply(ctx context.Context, b evpn.KernelBatch) evpn.Applied
 	ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error)
+	Look(ctx context.Context, keys []evpn.EntryKey, asOf uint64) evpn.Looked
 	// Probe asks local hosts for their addresses. It does not wait for answers.
 	Probe(probes []evpn.Probe)
 	// WatchVTEPs replaces the remote VTEPs whose reachability Run reports; it does not wait.

@@ -103,6 +103,18 @@ func (k *mapKernel) Apply(_ context.Context, b evpn.KernelBatch) evpn.Applied {
 	return applied
 }
 
+func (k *mapKernel) Look(_ context.Context, keys []evpn.EntryKey, asOf uint64) evpn.Looked {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	found := evpn.Looked{AsOf: asOf, Keys: keys}
+	for _, key := range keys {
+		if e, ok := k.entries[key]; ok {
+			found.Entries = append(found.Entries, evpn.ObservedEntry{Key: key, Entry: e, Ours: true})
+		}
+	}
+	return found
+}
+
 func (k *mapKernel) ReadBack(_ context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

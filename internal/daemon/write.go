@@ -6,13 +6,15 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// maxKernelWork is more than the core ever has on its way, two batches and a read-back, so that the owner never waits.
-const maxKernelWork = 4
+// maxKernelWork is more than the core ever has on its way, two batches, a read-back and a look, so that the owner never
+// waits.
+const maxKernelWork = 5
 
-// kernelWork is one job of the writer: a batch, or a read-back of what the kernel holds after batch asOf.
+// kernelWork is one job of the writer: a batch, or a read-back or a look at what the kernel holds after batch asOf.
 type kernelWork struct {
 	batch    evpn.KernelBatch
 	readBack []evpn.VNI
+	look     []evpn.EntryKey
 	asOf     uint64
 }
 
@@ -23,6 +25,9 @@ func (d *Daemon) sendToKernel(o evpn.Output) {
 	}
 	if len(o.ReadBack) > 0 {
 		d.kernelIn <- kernelWork{readBack: o.ReadBack, asOf: d.batch}
+	}
+	if len(o.Look) > 0 {
+		d.kernelIn <- kernelWork{look: o.Look, asOf: d.batch}
 	}
 }
 
@@ -72,7 +77,10 @@ func (d *Daemon) write(ctx context.Context) {
 
 // work does one job and returns what it has to report.
 func (d *Daemon) work(ctx context.Context, w kernelWork) []evpn.Event {
-	if len(w.readBack) == 0 {
+	switch {
+	case len(w.look) > 0:
+		return []evpn.Event{d.kernel.Look(ctx, w.look, w.asOf)}
+	case len(w.readBack) == 0:
 		return []evpn.Event{d.kernel.Apply(ctx, w.batch)}
 	}
 	facts, err := d.kernel.ReadBack(ctx, w.readBack, w.asOf)

@@ -1,0 +1,362 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evpnd/evpnd/evpn"
+)
+
+// closedLoop is a Dataplane with a core behind it, as the daemon joins them, and no BGP but what the test says.
+type closedLoop struct {
+	*lab
+	facts   chan []evpn.Event
+	queries chan func(*evpn.Core)
+	longest time.Duration // that the owner was busy with one batch of facts
+	chunk   time.Duration // that one look took
+	drift   int           // entries repaired
+}
+
+var reflector = netip.MustParseAddr("10.255.255.1")
+
+// closeLoop runs a core on l until the test ends, and waits until the first report is taken in. Peers are expected never
+// to finish unless reap says so.
+func closeLoop(l *lab) *closedLoop {
+	l.t.Helper()
+	c := &closedLoop{lab: l, facts: make(chan []evpn.Event), queries: make(chan func(*evpn.Core))}
+	ctx, cancel := context.WithCancel(context.Background())
+	sink := make(chan []evpn.Event, 64)
+	ended, stopped := make(chan error, 1), make(chan struct{})
+	go func() { ended <- l.Run(ctx, sink) }()
+	synced := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		c.own(ctx, sink, synced)
+	}()
+	l.t.Cleanup(func() {
+		cancel()
+		<-stopped
+		if err := <-ended; err != nil {
+			l.t.Errorf("Run: %v", err)
+		}
+	})
+	select {
+	case <-synced:
+	case <-time.After(deadline):
+		l.t.Fatal("no first report")
+	}
+	return c
+}
+
+func (c *closedLoop) own(ctx context.Context, sink chan []evpn.Event, synced chan struct{}) {
+	core := evpn.New(evpn.Config{
+		ASN: 65000, RouterID: netip.MustParseAddr(vtepSelf), VTEP: netip.MustParseAddr(vtepSelf), Peers: []netip.Addr{reflector},
+	})
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	for {
+		var batch []evpn.Event
+		select {
+		case <-ctx.Done():
+			return
+		case batch = <-sink:
+		case batch = <-c.facts:
+		case query := <-c.queries:
+			query(core)
+		case <-wake.C:
+		}
+		if at := c.step(ctx, core, batch); !at.IsZero() {
+			wake.Reset(time.Until(at))
+		}
+		if len(batch) > 0 && synced != nil {
+			if _, ok := batch[len(batch)-1].(evpn.Synced); ok {
+				close(synced)
+				synced = nil
+			}
+		}
+	}
+}
+
+// step takes facts in and carries out what follows, until nothing does. It returns when there is more.
+func (c *closedLoop) step(ctx context.Context, core *evpn.Core, facts []evpn.Event) (wake time.Time) {
+	for ctx.Err() == nil {
+		begun := time.Now()
+		for _, ev := range facts {
+			core.Handle(ev, begun)
+		}
+		out := core.Flush(begun)
+		c.longest = max(c.longest, time.Since(begun))
+		for _, n := range out.Notes {
+			if n.Kind == evpn.NoteDrift {
+				c.drift += n.Count
+			}
+		}
+		facts = nil
+		if len(out.Kernel.Ops) > 0 {
+			facts = append(facts, c.Apply(ctx, out.Kernel))
+			c.seq = out.Kernel.Seq
+		}
+		if len(out.ReadBack) > 0 {
+			events, err := c.ReadBack(ctx, out.ReadBack, c.seq)
+			if err != nil && ctx.Err() == nil {
+				c.t.Errorf("read back: %v", err)
+			}
+			facts = append(append(facts, events...), evpn.ReadBackDone{})
+		}
+		if len(out.Look) > 0 {
+			begun := time.Now()
+			facts = append(facts, c.Look(ctx, out.Look, c.seq))
+			c.chunk = max(c.chunk, time.Since(begun))
+		}
+		if len(facts) == 0 {
+			return out.Wake
+		}
+	}
+	return time.Time{}
+}
+
+// tell hands facts to the core and returns when all that follows is done.
+func (c *closedLoop) tell(facts ...evpn.Event) {
+	c.facts <- facts
+	c.ask(func(*evpn.Core) {})
+}
+
+func (c *closedLoop) ask(f func(*evpn.Core)) {
+	done := make(chan struct{})
+	c.queries <- func(core *evpn.Core) { f(core); close(done) }
+	<-done
+}
+
+// remoteHosts are UPDATEs for n hosts of VNI 10, behind four VTEPs.
+func remoteHosts(n int) (facts []evpn.Event) {
+	for i := range 4 {
+		vtep := remoteVTEP(i)
+		attrs := &evpn.Attrs{NextHop: vtep, LocalPref: 100}
+		attrs.SetExtComms(string(evpn.AppendEncapVXLAN(evpn.AppendRT(nil, evpn.NewRT(65000, 10)))))
+		imet := *attrs
+		imet.PMSI = evpn.PMSI{Present: true, Tunnel: evpn.TunnelIngressReplication, Label: 10, Endpoint: vtep}
+		rd := evpn.NewRD(vtep, 10)
+		facts = append(facts, &evpn.Update{Peer: reflector, Attrs: &imet, Reach: []evpn.Route{
+			{Key: evpn.RouteKey{Type: evpn.TypeIMET, RD: rd, IP: vtep}},
+		}})
+		u := &evpn.Update{Peer: reflector, Attrs: attrs}
+		for j := i; j < n; j += 4 {
+			key := evpn.RouteKey{Type: evpn.TypeMACIP, RD: rd, MAC: remoteMAC(j), IP: remoteIP(j)}
+			u.Reach = append(u.Reach, evpn.Route{Key: key, Label1: 10})
+		}
+		facts = append(facts, u)
+	}
+	return facts
+}
+
+func remoteVTEP(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 1, byte(i + 1)}) }
+func remoteMAC(i int) evpn.MAC    { return evpn.MAC{2, 0xee, 0, byte(i >> 16), byte(i >> 8), byte(i)} }
+func remoteIP(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 100 + byte(i>>16), byte(i >> 8), byte(i)})
+}
+
+// tables are all rows of VNI 10 as iproute2 shows them, in order.
+func tables(t testing.TB) []string {
+	t.Helper()
+	rows := run(t, "bridge -d fdb show br br10") + run(t, "ip -d neigh show dev br10 nud all") + run(t, "ip nexthop show")
+	lines := strings.Split(strings.TrimSpace(rows), "\n")
+	lines = slices.DeleteFunc(lines, func(l string) bool { // what the kernel does by itself
+		return strings.HasPrefix(l, "33:33:") || strings.HasPrefix(l, "01:00:5e") || strings.HasPrefix(l, "ff02:") || strings.HasPrefix(l, "fe80:") ||
+			strings.HasPrefix(l, "224.")
+	})
+	for i := range lines {
+		lines[i] = strings.Join(strings.Fields(lines[i]), " ")
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// only returns what is in a and not in b, both sorted.
+func only(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(l string) bool { _, ok := slices.BinarySearch(b, l); return ok })
+}
+
+// batchRun feeds lines to the tool of iproute2 that each begins with, "bridge" or "ip". With the flag -force lines may fail.
+func batchRun(t testing.TB, lines []string, flags ...string) {
+	t.Helper()
+	for _, tool := range []string{"ip", "bridge"} {
+		var script strings.Builder
+		for _, l := range lines {
+			if rest, ok := strings.CutPrefix(l, tool+" "); ok {
+				script.WriteString(rest + "\n")
+			}
+		}
+		cmd := exec.Command(tool, append(flags, "-batch", "-")...)
+		cmd.Stdin = strings.NewReader(script.String())
+		if out, err := cmd.CombinedOutput(); err != nil && len(flags) == 0 {
+			t.Fatalf("%s -batch: %v: %s", tool, err, out)
+		}
+	}
+}
+
+// foreignRows are lines that make n rows of every kind that is not ours.
+func foreignRows(n int) []string {
+	lines := []string{
+		"ip nexthop add id 900 via 10.0.0.99 fdb", "ip nexthop add id 901 group 900 fdb",
+		"ip nexthop add id 902 via 10.0.0.98 fdb protocol bgp",
+		fmt.Sprintf("ip nexthop add id %d via 10.0.0.97 fdb", firstID), fmt.Sprintf("ip nexthop add id %d blackhole", firstID+3),
+	}
+	kinds := []string{
+		"bridge fdb add MAC dev p10 master static", "bridge fdb add MAC dev p10 master permanent",
+		"bridge fdb add MAC dev p10 master extern_learn", "bridge fdb add MAC dev vx10 master static",
+		"bridge fdb add MAC dev vx10 self static dst 10.0.0.99", "bridge fdb add MAC dev vx10 self permanent dst 10.0.0.99",
+		"bridge fdb add MAC dev vx10 self extern_learn dst 10.0.0.99", "bridge fdb add MAC dev vx10 self extern_learn nhid 901",
+		"bridge fdb add MAC dev vx10 self master static dst 10.0.0.99",
+		"bridge fdb add MAC dev vx10 self master extern_learn dst 10.0.0.99",
+		"bridge fdb add MAC dev vx10 self master extern_learn nhid 901",
+		"bridge fdb append 00:00:00:00:00:00 dev vx10 self permanent dst IP",
+		"ip neigh add IP lladdr MAC dev br10 nud permanent", "ip neigh add IP lladdr MAC dev br10 nud noarp",
+		"ip neigh add IP lladdr MAC dev br10 nud permanent proto bgp", "ip neigh add IP lladdr MAC dev br10 nud noarp extern_learn",
+		"ip neigh add IP lladdr MAC dev br10 nud noarp extern_learn proto zebra", "ip neigh add 2001:db8::I lladdr MAC dev br10 nud permanent",
+	}
+	for i := len(lines); i < n; i++ {
+		r := strings.NewReplacer("MAC", fmt.Sprintf("02:0f:00:00:%02x:%02x", i>>8, i&255), "IP", fmt.Sprintf("10.99.%d.%d", i>>8, i&255), "::I", fmt.Sprintf("::%x", i))
+		lines = append(lines, r.Replace(kinds[i%len(kinds)]))
+	}
+	return lines
+}
+
+// alterations are lines that each delete or alter something of the i-th remote host; groups are the nexthop groups of the
+// VTEPs.
+func alterations(i int, groups []uint32) [][]string {
+	other := groups[(i+1)%len(groups)]
+	r := strings.NewReplacer("MAC", remoteMAC(i).String(), "IP", remoteIP(i).String(), "OTHER", fmt.Sprint(other))
+	kinds := [][]string{
+		{"bridge fdb del MAC dev vx10 self"}, {"bridge fdb del MAC dev vx10 master"}, {"bridge fdb del MAC dev vx10 self master"},
+		{"bridge fdb replace MAC dev vx10 self extern_learn nhid OTHER"}, {"bridge fdb replace MAC dev vx10 self extern_learn nhid 901"},
+		{"bridge fdb replace MAC dev vx10 self nhid OTHER"}, {"bridge fdb replace MAC dev vx10 self static nhid 901"},
+		{"bridge fdb del MAC dev vx10 self", "bridge fdb add MAC dev vx10 self extern_learn dst 10.0.0.99"},
+		{"bridge fdb del MAC dev vx10 self", "bridge fdb add MAC dev vx10 self extern_learn nhid 901"},
+		{"bridge fdb replace MAC dev vx10 master static"}, {"bridge fdb replace MAC dev vx10 master sticky dynamic"},
+		{"ip neigh del IP dev br10"}, {"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud permanent"},
+		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud noarp extern_learn"},
+		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud noarp extern_learn proto zebra"},
+		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud stale"}, {"ip neigh replace IP lladdr MAC dev br10 nud permanent"},
+	}
+	for _, k := range kinds {
+		for j := range k {
+			k[j] = r.Replace(k[j])
+		}
+	}
+	return kinds
+}
+
+// TestAlteredRowsAreRepaired: 500 rows of ours are deleted or altered behind our back, with and without the marks of ours.
+// Two seconds later every table is as it was, with 500 rows of others in it.
+func TestAlteredRowsAreRepaired(t *testing.T) {
+	const hosts, foreigners, altered = 2000, 500, 500
+	l := newLab(t)
+	batchRun(t, foreignRows(foreigners))
+	foreign := tables(t)
+	c := closeLoop(l)
+	c.tell(evpn.PeerUp{Peer: reflector})
+	c.tell(append(remoteHosts(hosts), evpn.EndOfRIB{Peer: reflector})...)
+	before := tables(t)
+	if missing := only(foreign, before); len(missing) > 0 {
+		t.Fatalf("%d rows of others are gone or changed: %q", len(missing), missing[:1])
+	}
+	if n := strings.Count(strings.Join(before, "\n"), "02:ee:"); n < 3*hosts {
+		t.Fatalf("%d rows of ours, want %d", n, 3*hosts)
+	}
+	var groups []uint32
+	for i := range 4 {
+		g, _ := l.vteps.groupOf(remoteVTEP(i))
+		groups = append(groups, g)
+	}
+	for _, round := range []string{"rows", "flood and nexthops"} {
+		var lines []string
+		switch round {
+		case "rows":
+			for i, host := range rand.Perm(hosts)[:altered] {
+				kinds := alterations(host, groups)
+				lines = append(lines, kinds[i%len(kinds)]...)
+			}
+		default:
+			lines = []string{
+				"bridge fdb del 00:00:00:00:00:00 dev vx10 self dst " + remoteVTEP(0).String(),
+				fmt.Sprintf("ip nexthop replace id %d via 10.0.0.96 fdb protocol bgp", groups[1]-1),
+				fmt.Sprintf("ip nexthop replace id %d group 900 fdb protocol bgp", groups[2]),
+			}
+		}
+		batchRun(t, lines, "-force") // what is removed may be there again before the next line
+		begun := time.Now()
+		if round == "rows" {
+			if changed := only(before, tables(t)); len(changed) == 0 {
+				t.Log("repaired before it could be seen")
+			}
+		}
+		var after []string
+		for after = tables(t); !slices.Equal(before, after) && time.Since(begun) < deadline; after = tables(t) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("%s: repaired after %s; wrong %d: %q, too many %d: %q", round, took,
+				len(only(before, after)), head(only(before, after)), len(only(after, before)), head(only(after, before)))
+		} else {
+			t.Logf("%s: repaired after %s", round, took)
+		}
+	}
+	c.ask(func(core *evpn.Core) {
+		if c.drift < altered {
+			t.Errorf("%d repairs counted, want %d", c.drift, altered)
+		}
+	})
+}
+
+func head(list []string) []string { return list[:min(len(list), 8)] }
+
+// TestLargeTablesAreAuditedByLookUps: what was altered unseen in a table too large to be dumped is found by the audit, a few
+// rows at a time.
+func TestLargeTablesAreAuditedByLookUps(t *testing.T) {
+	const hosts, altered = 10_000, 100
+	l := newLab(t)
+	batchRun(t, foreignRows(20))
+	c := closeLoop(l)
+	c.tell(evpn.PeerUp{Peer: reflector})
+	c.tell(append(remoteHosts(hosts), evpn.EndOfRIB{Peer: reflector})...)
+	before := tables(t)
+	g, _ := l.vteps.groupOf(remoteVTEP(0))
+	blind := func(yes bool) {
+		l.echoes.mu.Lock()
+		defer l.echoes.mu.Unlock()
+		l.echoes.crowded[0] = yes
+	}
+	eventually(t, "the echo of our own rows to be over", func() bool {
+		l.echoes.mu.Lock()
+		defer l.echoes.mu.Unlock()
+		return len(l.echoes.young)+len(l.echoes.old) == 0
+	})
+	blind(true)
+	var lines []string
+	for i := range altered {
+		lines = append(lines, fmt.Sprintf("bridge fdb replace %s dev vx10 self extern_learn nhid %d", remoteMAC(i*97), g))
+	}
+	batchRun(t, lines)
+	time.Sleep(2 * echoPeriod) // nothing is to be seen of it
+	if changed := len(only(before, tables(t))); changed != altered*3/4 {
+		t.Fatalf("%d rows changed, want those of three VTEPs in four", changed)
+	}
+	blind(false)
+	var longest, chunk time.Duration
+	c.ask(func(*evpn.Core) { c.longest, c.chunk = 0, 0 })
+	begun := time.Now()
+	c.tell(evpn.Doubt{})
+	eventually(t, "the rows to be repaired", func() bool { return slices.Equal(before, tables(t)) })
+	c.ask(func(*evpn.Core) { longest, chunk = c.longest, c.chunk })
+	t.Logf("%d entries looked up in %s, the owner busy for %s at most, the writer for %s", 2*hosts, time.Since(begun), longest, chunk)
+	if chunk == 0 {
+		t.Error("nothing was looked up")
+	}
+}

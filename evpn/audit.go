@@ -1,0 +1,141 @@
+package evpn
+
+import (
+	"slices"
+	"time"
+)
+
+// An audit compares everything in the kernel with what it acknowledged. A small MAC-VRF is read back whole, which shows
+// rows too many as well. To read a large one back takes time that grows with the square of its size (Linux walks an FDB from
+// its head for every 32 KiB), all of it behind the lock that every network device shares; so the entries of large ones are
+// looked up, some at a time.
+const (
+	auditPeriod  = 10 * time.Minute
+	auditAtOnce  = 8192 // entries of a MAC-VRF from which on it is a large one
+	auditChunk   = 512  // entries looked up together, in about 2 ms
+	auditPause   = 10 * time.Millisecond
+	auditMinimum = time.Second // between the beginnings of two audits, and that a chunk waits for a quiet moment
+)
+
+// auditor is where an audit stands.
+type auditor struct {
+	next    time.Time // when the next audit begins; zero before the first fact
+	doubt   bool      // begin as soon as auditMinimum allows
+	last    time.Time // when the last one began
+	vrfs    []*macVRF // large ones that are still to be looked at
+	entries []holder  // of the one that is being looked at
+	asked   bool      // a chunk is being looked up
+	due     time.Time // when the next chunk is
+}
+
+// audit begins an audit when it is time to, and returns what is to be looked up next.
+func (c *Core) audit(now time.Time) []EntryKey {
+	a := &c.auditor
+	if c.synced && a.done() && !now.Before(a.begin()) {
+		a.next, a.last, a.doubt = now.Add(auditPeriod), now, false
+		c.readBack[0] = true
+		for _, v := range c.vrfsInOrder() {
+			switch {
+			case v.at == nil:
+			case len(v.macs)+len(v.ips) < auditAtOnce:
+				c.readBack[v.vni] = true
+			default:
+				a.vrfs = append(a.vrfs, v)
+			}
+		}
+	}
+	if a.asked || now.Before(c.nextLook()) {
+		return nil
+	}
+	keys := c.auditChunk()
+	if len(keys) > 0 {
+		a.asked, a.due = true, now.Add(auditPause)
+	}
+	return keys
+}
+
+// begin is when the next audit begins.
+func (a *auditor) begin() time.Time {
+	if soon := a.last.Add(auditMinimum); a.doubt && soon.Before(a.next) {
+		return soon
+	}
+	return a.next
+}
+
+// done reports that there is nothing left to look up.
+func (a *auditor) done() bool { return len(a.entries)+len(a.vrfs) == 0 }
+
+// nextLook is when the next chunk is to be looked up: writing comes first.
+func (c *Core) nextLook() time.Time {
+	if c.batch != c.acked || c.waiting() > 0 {
+		return c.auditor.due.Add(auditMinimum)
+	}
+	return c.auditor.due
+}
+
+// auditWake is when the auditor has something to do; zero: only an answer can change that.
+func (c *Core) auditWake() time.Time {
+	switch a := &c.auditor; {
+	case a.done():
+		return a.begin()
+	case a.asked:
+		return time.Time{}
+	default:
+		return c.nextLook()
+	}
+}
+
+// auditChunk takes the next entries that the kernel is known to hold.
+func (c *Core) auditChunk() (keys []EntryKey) {
+	a := &c.auditor
+	for len(keys) < auditChunk {
+		if len(a.entries) == 0 {
+			if len(a.vrfs) == 0 {
+				a.entries = nil
+				return keys
+			}
+			v := a.vrfs[0]
+			a.vrfs = a.vrfs[1:]
+			if c.vrfs[v.vni] == v {
+				a.entries = slices.AppendSeq(make([]holder, 0, len(v.macs)+len(v.ips)), v.holders())
+			}
+			continue
+		}
+		h := a.entries[0]
+		a.entries = a.entries[1:]
+		// Of a flood list a look-up shows the first entry only. Its deletes are all noticed.
+		if key := h.key(); h.slot().stands(c) && key.Table != TableFlood {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// looked compares what was looked up with what we believe.
+func (c *Core) looked(ev Looked) {
+	c.auditor.asked = false
+	asOf := min(ev.AsOf, c.acked)
+	places := make(map[EntryKey]place, len(ev.Entries))
+	for _, e := range ev.Entries {
+		if e.Ours {
+			places[e.Key] = c.placeFrom(e.Entry)
+		}
+	}
+	drift := map[VNI]int{}
+	for _, key := range ev.Keys {
+		v := c.vrfs[key.VNI]
+		if v == nil {
+			continue
+		}
+		h := c.holderOf(key)
+		if s := h.slot(); !s.stands(c) || s.batch > asOf {
+			h.forget(c)
+			continue
+		}
+		if c.found(h, places[key]) > 0 {
+			h.slot().set(altered, true)
+			drift[key.VNI]++
+		}
+	}
+	c.noteDrift(drift)
+}
