@@ -44,6 +44,7 @@ func (c *Core) advertiseMAC(m *macEntry) {
 	if want == m.announced() && (!want || m.mobility() == m.announcedS()) {
 		return
 	}
+	c.resequenced = c.resequenced || m.announcedS().seq != 0 || m.seq() != 0
 	m.own().announced, m.own().announcedS = want, m.mobility()
 	op := RouteOp{Withdraw: !want, Route: c.ownRoute(v, m.mac, netip.Addr{})}
 	if want {

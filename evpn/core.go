@@ -69,6 +69,7 @@ type Core struct {
 	nextSweep time.Time        // when to look at these; zero: there are none
 
 	recalled  []LocalIP             // bindings of an earlier life, until Synced
+	sequences []Sequence            // likewise, in order
 	awaiting  []awaited             // hosts that frames told of before the bridge did, oldest first
 	ageing    []aged                // bindings from frames, in the order in which they are looked at again
 	asking    []asked               // questions to hosts, likewise
@@ -85,10 +86,11 @@ type Core struct {
 	changes *changes    // of rows, for those who follow; nil: nobody does
 	flying  []sentBatch // kernel batches on their way, oldest first
 
-	routes    []RouteOp
-	notes     []Note
-	probes    []Probe
-	rdChanged bool
+	routes      []RouteOp
+	notes       []Note
+	probes      []Probe
+	rdChanged   bool
+	resequenced bool // Sequences changed
 }
 
 // New returns a core with nothing in it, which serves nothing before AttachmentUp and PeerUp say so.
@@ -159,10 +161,11 @@ func (c *Core) Handle(ev Event, now time.Time) {
 	case Looked:
 		c.looked(ev)
 	case Remembered:
-		c.recalled = ev.IPs
+		c.recalled, c.sequences = ev.IPs, slices.SortedFunc(slices.Values(ev.Sequences), Sequence.compare)
 	case Synced:
 		c.synced = true
 		c.recall(now)
+		c.sequences = nil
 	case Configure:
 		c.configure(ev.Config, now)
 	}
@@ -196,6 +199,7 @@ func (c *Core) Flush(now time.Time) Output {
 	if c.rdChanged {
 		out.RDNumbers, c.rdChanged = maps.Clone(c.rdNumbers), false
 	}
+	out.Resequenced, c.resequenced = c.resequenced, false
 	if c.importsSent != c.importGen {
 		rts := c.importRTs()
 		if c.importsSent == 0 || !slices.Equal(rts, c.imports) {

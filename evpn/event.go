@@ -162,9 +162,12 @@ type Looked struct {
 	Entries []ObservedEntry
 }
 
-// Remembered hands over what FramedBindings said in an earlier life; it comes before Synced. Whatever of it does not hold
+// Remembered hands over what FramedBindings and Sequences said in an earlier life; it comes before Synced. Whatever of it does not hold
 // any more is dropped without a word.
-type Remembered struct{ IPs []LocalIP }
+type Remembered struct {
+	IPs       []LocalIP
+	Sequences []Sequence
+}
 
 // Synced says that the adapter has reported all there was when it started: local hosts and observed entries.
 type Synced struct{}

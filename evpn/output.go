@@ -147,8 +147,10 @@ type Output struct {
 	ReadBack []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
 	Look     []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; Looked answers
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
-	RDNumbers  map[VNI]uint16
-	ImportRTs  []RT      // when not nil: the route targets that peers with RT constraint should send (RFC 4684)
-	ReleaseEoR bool      // all local routes are announced: End-of-RIB may go out (GR-04)
-	Wake       time.Time // when Flush next has something to say by itself; zero: never
+	RDNumbers map[VNI]uint16
+	// Resequenced says that Sequences changed, which should be remembered soon.
+	Resequenced bool
+	ImportRTs   []RT      // when not nil: the route targets that peers with RT constraint should send (RFC 4684)
+	ReleaseEoR  bool      // all local routes are announced: End-of-RIB may go out (GR-04)
+	Wake        time.Time // when Flush next has something to say by itself; zero: never
 }

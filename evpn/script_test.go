@@ -69,8 +69,8 @@ type story struct {
 	now        time.Time
 	held       []KernelBatch // handed out and not written yet
 	hold       bool
-	lastIn     uint64    // last batch written
-	remembered []LocalIP // by the last life
+	lastIn     uint64     // last batch written
+	remembered Remembered // by the last life
 	wake       time.Time
 	attrs      map[Attrs]*Attrs
 	out        strings.Builder
@@ -198,9 +198,9 @@ func (s *story) do(w *words) {
 	case "read":
 		s.read(w)
 	case "remember": // what the last life knew from frames
-		s.handle(Remembered{IPs: s.remembered})
+		s.handle(s.remembered)
 	case "restart":
-		s.remembered = s.core.FramedBindings()
+		s.remembered = Remembered{IPs: s.core.FramedBindings(), Sequences: s.core.Sequences()}
 		s.core, s.wake, s.lastIn, s.held = nil, time.Time{}, 0, nil
 	case "left": // by an earlier life of ours
 		key, e := w.entry()

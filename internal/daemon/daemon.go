@@ -84,6 +84,8 @@ type Daemon struct {
 	kernelIn chan kernelWork
 	probesIn chan []evpn.Probe
 	routesIn chan announcement
+	// resequenced holds a token when sequence numbers are to be saved.
+	resequenced chan struct{}
 
 	started  time.Time
 	instance string // tells the tokens of this life from those of others
@@ -133,26 +135,27 @@ func New(opts Options) *Daemon {
 			core: evpn.New(core), limits: map[evpn.NoteKind]*noteLimit{}, moves: map[evpn.VNI]uint64{}, watchers: map[chan struct{}]bool{},
 			eventLog: noteLimit{Limiter: rate.NewLimiter(eventsPerSecond, eventsAtOnce)},
 		},
-		events:   opts.Events,
-		queries:  make(chan query),
-		stopped:  make(chan struct{}),
-		kernelIn: make(chan kernelWork, maxKernelWork),
-		probesIn: make(chan []evpn.Probe, maxProbeWork),
-		routesIn: make(chan announcement),
-		started:  now,
-		latency:  newLatencies(),
-		instance: strconv.FormatInt(now.UnixNano(), 36),
-		config:   configState{current: opts.Config, loaded: now},
-		checks:   health.NewServer(),
-		manager:  serviceManager{send: opts.Notify},
-		heart:    newHeartbeat(opts.Watchdog),
+		events:      opts.Events,
+		queries:     make(chan query),
+		stopped:     make(chan struct{}),
+		kernelIn:    make(chan kernelWork, maxKernelWork),
+		probesIn:    make(chan []evpn.Probe, maxProbeWork),
+		routesIn:    make(chan announcement),
+		resequenced: make(chan struct{}, 1),
+		started:     now,
+		latency:     newLatencies(),
+		instance:    strconv.FormatInt(now.UnixNano(), 36),
+		config:      configState{current: opts.Config, loaded: now},
+		checks:      health.NewServer(),
+		manager:     serviceManager{send: opts.Notify},
+		heart:       newHeartbeat(opts.Watchdog),
 	}
 	d.keepPeers(opts.Config)
 	remembered, err := loadHosts(opts.Config.StateDir, now)
 	if err != nil {
 		opts.Log.WithError(err).Warn("hosts of the last start not used, addresses of silent ones may be withdrawn")
 	}
-	d.core.Handle(evpn.Remembered{IPs: remembered}, now)
+	d.core.Handle(remembered, now)
 	return d
 }
 

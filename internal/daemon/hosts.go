@@ -16,11 +16,13 @@ import (
 )
 
 // hostsFile holds the bindings that frames of local hosts told of, so that a silent host keeps its MAC/IP routes over a
-// restart. It is written every hostsEvery when something changed, and at the end; what is older than hostsOld is not used.
+// restart, and the sequence numbers of those that moved. It is written every hostsEvery when something changed, hostsSoon
+// after a sequence number did, and at the end; what is older than hostsOld is not used.
 const (
 	hostsFile  = "hosts.json"
 	hostsForm  = 1
 	hostsEvery = 30 * time.Second
+	hostsSoon  = time.Second
 	hostsOld   = time.Hour
 )
 
@@ -28,6 +30,13 @@ type hosts struct {
 	Form     int       `json:"form"`
 	Saved    time.Time `json:"saved"`
 	Bindings []host    `json:"bindings"`
+	Moved    []moved   `json:"moved,omitempty"`
+}
+
+type moved struct {
+	VNI evpn.VNI `json:"vni"`
+	MAC string   `json:"mac"`
+	Seq uint32   `json:"seq"`
 }
 
 type host struct {
@@ -38,35 +47,43 @@ type host struct {
 	Router bool     `json:"router,omitempty"`
 }
 
-// loadHosts reads the bindings that an earlier life saved. A missing file, or an old one, is an empty one.
-func loadHosts(dir string, now time.Time) ([]evpn.LocalIP, error) {
+// loadHosts reads what an earlier life saved. A missing file, or an old one, is an empty one.
+func loadHosts(dir string, now time.Time) (evpn.Remembered, error) {
+	var none evpn.Remembered
 	path := filepath.Join(dir, hostsFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return none, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read hosts: %w", err)
+		return none, fmt.Errorf("read hosts: %w", err)
 	}
 	var saved hosts
 	if err := json.Unmarshal(data, &saved); err != nil {
-		return nil, fmt.Errorf("read hosts %s: %w", path, err)
+		return none, fmt.Errorf("read hosts %s: %w", path, err)
 	}
 	switch age := now.Sub(saved.Saved); {
 	case saved.Form != hostsForm:
-		return nil, fmt.Errorf("read hosts %s: form %d is not known", path, saved.Form)
+		return none, fmt.Errorf("read hosts %s: form %d is not known", path, saved.Form)
 	case age < 0 || age > hostsOld:
-		return nil, nil
+		return none, nil
 	}
-	ips := make([]evpn.LocalIP, 0, len(saved.Bindings))
+	all := evpn.Remembered{IPs: make([]evpn.LocalIP, 0, len(saved.Bindings))}
 	for i, h := range saved.Bindings {
 		ip, err := h.binding()
 		if err != nil {
-			return nil, fmt.Errorf("read hosts %s: binding %d: %w", path, i, err)
+			return none, fmt.Errorf("read hosts %s: binding %d: %w", path, i, err)
 		}
-		ips = append(ips, ip)
+		all.IPs = append(all.IPs, ip)
 	}
-	return ips, nil
+	for i, m := range saved.Moved {
+		mac, err := evpn.ParseMAC(m.MAC)
+		if err := errors.Join(m.VNI.Check(), err); err != nil {
+			return none, fmt.Errorf("read hosts %s: moved %d: %w", path, i, err)
+		}
+		all.Sequences = append(all.Sequences, evpn.Sequence{VNI: m.VNI, MAC: mac, Seq: m.Seq})
+	}
+	return all, nil
 }
 
 func (h host) binding() (evpn.LocalIP, error) {
@@ -77,10 +94,13 @@ func (h host) binding() (evpn.LocalIP, error) {
 	return ip, errors.Join(h.VNI.Check(), macErr, ipErr)
 }
 
-// saveHosts replaces the file of bindings.
-func saveHosts(dir string, ips []evpn.LocalIP, now time.Time) error {
-	saved := hosts{Form: hostsForm, Saved: now, Bindings: make([]host, len(ips))}
-	for i, ip := range ips {
+// saveHosts replaces the file of hosts.
+func saveHosts(dir string, all evpn.Remembered, now time.Time) error {
+	saved := hosts{Form: hostsForm, Saved: now, Bindings: make([]host, len(all.IPs)), Moved: make([]moved, len(all.Sequences))}
+	for i, s := range all.Sequences {
+		saved.Moved[i] = moved{VNI: s.VNI, MAC: s.MAC.String(), Seq: s.Seq}
+	}
+	for i, ip := range all.IPs {
 		saved.Bindings[i] = host{VNI: ip.VNI, IP: ip.IP.String(), MAC: ip.MAC.String(), Port: ip.Port, Router: ip.Router}
 	}
 	data, err := json.Marshal(saved)
@@ -93,7 +113,23 @@ func saveHosts(dir string, ips []evpn.LocalIP, now time.Time) error {
 	return nil
 }
 
-// remember is the goroutine that saves what frames told of local hosts, every now and then and when all else has ended.
+// toRemember is what the next life has to be told.
+func toRemember(c *evpn.Core) evpn.Remembered {
+	return evpn.Remembered{IPs: c.FramedBindings(), Sequences: c.Sequences()}
+}
+
+// saveSoon has remember save when sequence numbers changed.
+func (d *Daemon) saveSoon(o evpn.Output) {
+	if !o.Resequenced {
+		return
+	}
+	select {
+	case d.resequenced <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+// remember is the goroutine that saves what is known of local hosts, every now and then and when all else has ended.
 func (d *Daemon) remember(ctx context.Context) {
 	var r hostsWriter
 	tick := time.NewTicker(hostsEvery)
@@ -102,33 +138,40 @@ func (d *Daemon) remember(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			<-d.stopped // the owner touches the core no more
-			r.save(d, d.core.FramedBindings())
+			r.save(d, toRemember(d.core))
 			return
 		case <-tick.C:
+		case <-d.resequenced: // where one number changes others do
+			select {
+			case <-ctx.Done():
+				continue
+			case <-time.After(hostsSoon):
+			}
 		}
-		var ips []evpn.LocalIP
-		if err := d.ask(ctx, func(c *evpn.Core) { ips = c.FramedBindings() }); err == nil {
-			r.save(d, ips)
+		var all evpn.Remembered
+		if err := d.ask(ctx, func(c *evpn.Core) { all = toRemember(c) }); err == nil {
+			r.save(d, all)
 		}
 	}
 }
 
 // hostsWriter writes when there is news, and tells of trouble once.
 type hostsWriter struct {
-	saved   []evpn.LocalIP
+	saved   evpn.Remembered
 	at      time.Time
 	failing bool
 }
 
-func (r *hostsWriter) save(d *Daemon, ips []evpn.LocalIP) {
+func (r *hostsWriter) save(d *Daemon, all evpn.Remembered) {
 	now := time.Now()
-	if !r.at.IsZero() && slices.Equal(ips, r.saved) && now.Sub(r.at) < hostsOld/2 {
+	same := slices.Equal(all.IPs, r.saved.IPs) && slices.Equal(all.Sequences, r.saved.Sequences)
+	if !r.at.IsZero() && same && now.Sub(r.at) < hostsOld/2 {
 		return
 	}
-	err := saveHosts(d.opts.Config.StateDir, ips, now)
+	err := saveHosts(d.opts.Config.StateDir, all, now)
 	switch {
 	case err == nil:
-		r.saved, r.at, r.failing = ips, now, false
+		r.saved, r.at, r.failing = all, now, false
 	case !r.failing:
 		r.failing = true
 		d.log.WithError(err).Warn("hosts not saved, addresses of silent ones may be withdrawn at the next start")

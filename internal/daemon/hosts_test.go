@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -73,8 +74,13 @@ func writeHosts(t *testing.T, dir, content string) {
 func TestHostsFile(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	dir := t.TempDir()
-	want := []evpn.LocalIP{hostBinding, {VNI: 200, IP: netip.MustParseAddr("172.16.0.1"), MAC: hostMAC, Port: `odd"port`, Source: evpn.WitnessFrame}}
-	if got, err := loadHosts(dir, now); got != nil || err != nil {
+	want := evpn.Remembered{
+		IPs: []evpn.LocalIP{
+			hostBinding, {VNI: 200, IP: netip.MustParseAddr("172.16.0.1"), MAC: hostMAC, Port: `odd"port`, Source: evpn.WitnessFrame},
+		},
+		Sequences: []evpn.Sequence{{VNI: 100, MAC: hostMAC, Seq: 7}},
+	}
+	if got, err := loadHosts(dir, now); !isNothing(got) || err != nil {
 		t.Errorf("missing: %v, %v", got, err)
 	}
 	if err := saveHosts(dir, want, now); err != nil {
@@ -88,7 +94,7 @@ func TestHostsFile(t *testing.T) {
 		t.Errorf("loaded (-want +got):\n%s", diff)
 	}
 	for _, at := range []time.Time{now.Add(hostsOld + 1), now.Add(-1)} {
-		if got, err := loadHosts(dir, at); got != nil || err != nil {
+		if got, err := loadHosts(dir, at); !isNothing(got) || err != nil {
 			t.Errorf("at %s: %v, %v", at, got, err)
 		}
 	}
@@ -100,9 +106,11 @@ func TestHostsFile(t *testing.T) {
 		{head + `{"vni":0,"ip":"172.16.0.1","mac":"02:00:00:00:00:01"}]}`, "binding 0: VNI 0: VNI out of range"},
 		{head + `{"vni":1,"ip":"x","mac":"02:00:00:00:00:01"}]}`, "unable to parse IP"},
 		{head + `{"vni":1,"ip":"172.16.0.1","mac":"x"}]}`, "not a MAC address"},
+		{head + `],"moved":[{"vni":1,"mac":"x","seq":1}]}`, "moved 0: "},
+		{head + `],"moved":[{"vni":0,"mac":"02:00:00:00:00:01","seq":1}]}`, "moved 0: VNI 0: VNI out of range"},
 	} {
 		writeHosts(t, dir, row.content)
-		if got, err := loadHosts(dir, now); got != nil || err == nil || !strings.Contains(err.Error(), row.fault) || !strings.Contains(err.Error(), dir) {
+		if got, err := loadHosts(dir, now); !isNothing(got) || err == nil || !strings.Contains(err.Error(), row.fault) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v, %v; want the path and %q", row.content, got, err, row.fault)
 		}
 	}
@@ -121,6 +129,44 @@ func TestUnwritableHosts(t *testing.T) {
 		synctest.Wait()
 		if n := len(w.logged("hosts not saved, addresses of silent ones may be withdrawn at the next start")); n != 1 {
 			t.Errorf("%d lines, want 1", n)
+		}
+	})
+}
+
+func isNothing(r evpn.Remembered) bool { return r.IPs == nil && r.Sequences == nil }
+
+// TestSequenceNumberOverCrash: a host that moved here is announced with its number soon after a start, also when the life
+// before ended without a word.
+func TestSequenceNumberOverCrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := ""
+		w := newWorld(t, "", func(_ *Options, w *world) { dir = w.stateDir() }).start()
+		remote := &evpn.Attrs{NextHop: netip.MustParseAddr("10.255.0.2"), LocalPref: 100, HasMobility: true, Seq: 4}
+		remote.SetExtComms(string(evpn.AppendMobility(evpn.AppendEncapVXLAN(evpn.AppendRT(nil, evpn.NewRT(65000, 100))), 4, false)))
+		key := evpn.RouteKey{Type: evpn.TypeMACIP, RD: evpn.NewRD(remote.NextHop, 100), MAC: hostMAC}
+		peer := netip.MustParseAddr("10.0.0.1")
+		w.report(attached(100), evpn.Synced{}, evpn.PeerUp{Peer: peer}, &evpn.Update{Peer: peer, Attrs: remote, Reach: []evpn.Route{{Key: key, Label1: 100}}})
+		synctest.Wait()
+		w.report(hostAt)
+		time.Sleep(hostsSoon + time.Millisecond)
+		synctest.Wait()
+		saved, err := os.ReadFile(filepath.Join(dir, hostsFile)) // before the end
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := newWorld(t, "", func(_ *Options, w *world) { writeHosts(t, w.stateDir(), string(saved)) }).start()
+		next.report(attached(100), hostAt, evpn.Synced{})
+		synctest.Wait()
+		next.look(func(c *evpn.Core) { // which says what it announces
+			want := []evpn.Sequence{{VNI: 100, MAC: hostMAC, Seq: 5}}
+			if got := c.Sequences(); !slices.Equal(got, want) {
+				t.Errorf("after the crash %v, want %v; saved %s", got, want, saved)
+			}
+		})
+		for _, w := range []*world{w, next} {
+			if err := w.stop(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

@@ -111,6 +111,7 @@ func (d *Daemon) own(ctx context.Context) {
 		if o.VTEPs != nil {
 			d.kernel.WatchVTEPs(o.VTEPs)
 		}
+		d.saveSoon(o)
 		out.add(o, since)
 		d.waiting.kernel.Store(int64(o.Backlog))
 		d.waiting.routes.Store(int64(len(out.routes)))
