@@ -280,6 +280,48 @@ func TestNothingOfOursStaysWhereAnAttachmentWas(t *testing.T) {
 	}
 }
 
+// TestOrphansOfAnEarlierLifeAreSwept: what devices lost while we were dead, and what we are not to serve any more, is removed
+// at the start; rows of others there are left.
+func TestOrphansOfAnEarlierLifeAreSwept(t *testing.T) {
+	off := options()
+	off.VNIs = map[evpn.VNI]VNIOptions{10: {Off: true}}
+	for _, c := range []struct {
+		name, script string
+		opt          Options
+	}{
+		{"device without bridge", "ip link set vx10 nomaster", options()},
+		{"device on another bridge", `ip link add br11 mtu 1450 type bridge
+			ip link set br11 up
+			ip link set vx10 master br11`, options()},
+		{"VNI that is off", "", off},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.must(addVTEP(vtep2), addFlood(vtep2), addFDB(macA, vtep2), addNeighbor(hostA, macA), addNeighbor(host6, macA))
+			run(t, c.script)
+			run(t, `ip neigh add 10.1.1.9 lladdr 02:00:00:00:01:02 dev br10 nud permanent
+				ip neigh add 10.1.1.8 lladdr 02:00:00:00:01:02 dev br10 nud noarp extern_learn proto zebra
+				bridge fdb add 02:00:00:00:01:02 dev vx10 self static dst 10.0.0.9
+				bridge fdb add 02:00:00:00:01:03 dev vx10 self extern_learn dst 10.0.0.9`)
+			ctl := newPlane(t, c.opt).start()
+			if left := slices.Compact(neighborsOf(t)); !slices.Equal(left, []string{"10.1.1.8", "10.1.1.9"}) {
+				t.Errorf("neighbours %q", left)
+			}
+			if c.name != "device on another bridge" && len(fdb(t, macA))+len(fdb(t, evpn.MAC{})) != 0 {
+				t.Errorf("rows of the device: %q %q", fdb(t, macA), fdb(t, evpn.MAC{}))
+			}
+			if len(fdb(t, macB)) != 1 || len(fdb(t, macC)) != 1 {
+				t.Errorf("rows of others: %q %q", fdb(t, macB), fdb(t, macC))
+			}
+			ctl.look(func() {
+				if _, there := ctl.entries[0][addVTEP(vtep2).Key]; !there {
+					t.Error("the nexthop is not reported, so nobody will remove it")
+				}
+			})
+		})
+	}
+}
+
 // neighborsOf returns the addresses that are fixed on br10.
 func neighborsOf(t *testing.T) (list []string) {
 	t.Helper()

@@ -170,6 +170,13 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 	return append(leftovers, v.takeIdleSinks()...)
 }
 
+// inUse is the number of pairs of our range that someone else uses, as last read.
+func (v *vteps) inUse() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.foreign)
+}
+
 // all returns the known VTEPs in order, but for those whose pair is spoiled.
 func (v *vteps) all() []netip.Addr {
 	v.mu.Lock()

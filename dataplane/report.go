@@ -18,6 +18,12 @@ func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
 		}
 		observed, err := d.observeAll()
 		if err == nil {
+			err = d.sweepOrphans()
+		}
+		if err == nil {
+			if n := d.vteps.inUse(); n > 0 {
+				d.log.WithField("reason", n).Warn("nexthop ids of our range are used by someone else, others are taken")
+			}
 			_ = send(ctx, sink, append(append(events, observed...), evpn.Synced{})) // an error is the end of ctx
 			return
 		}

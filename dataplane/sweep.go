@@ -43,6 +43,23 @@ func (d *Dataplane) sweep(left []*attached) error {
 	return d.remove(append(rows, neighbors...))
 }
 
+// sweepOrphans removes what an earlier life left where no VNI is served any more: on VXLAN devices that lost their bridge, or
+// that we are not to serve now, and on bridges that lost their device. Nexthops and attachments must have been read.
+func (d *Dataplane) sweepOrphans() error {
+	var orphans []*attached
+	d.topo.mu.RLock()
+	for index, l := range d.topo.links {
+		switch {
+		case l.kind == "vxlan" && d.topo.byDevice[index] == nil && !l.vxlan.manyVNIs && !d.vteps.dst:
+			orphans = append(orphans, &attached{device: index, remote: l.vxlan.remote})
+		case l.kind == "bridge" && len(d.topo.byBridge[index]) == 0:
+			orphans = append(orphans, &attached{bridge: index})
+		}
+	}
+	d.topo.mu.RUnlock()
+	return d.sweep(orphans)
+}
+
 // leftOnDevices finds our rows of VXLAN devices, and of bridges on them as ports.
 func (d *Dataplane) leftOnDevices(devices map[int]*attached) ([]row, error) {
 	only, some := d.existing(maps.Keys(devices))
@@ -54,10 +71,10 @@ func (d *Dataplane) leftOnDevices(devices map[int]*attached) ([]row, error) {
 		mac     evpn.MAC
 	}
 	var found []row
-	rows := map[place]halves{}
+	rows, floods := map[place]halves{}, map[int][]row{}
 	err := d.reader.dump(unix.RTM_GETNEIGH, func(b []byte) []byte {
 		return putNDM(b, unix.AF_BRIDGE, only, 0, 0)
-	}, func() { found = nil; clear(rows) }, func(data []byte) {
+	}, func() { clear(rows); clear(floods) }, func(data []byte) {
 		r, err := parseRow(data)
 		switch {
 		case err != nil || devices[r.ifindex] == nil:
@@ -65,12 +82,20 @@ func (d *Dataplane) leftOnDevices(devices map[int]*attached) ([]row, error) {
 			h := rows[place{r.ifindex, r.mac}]
 			h.put(r)
 			rows[place{r.ifindex, r.mac}] = h
-		case d.floods.owner(r.ifindex, r.dst) == ours:
-			found = append(found, r)
+		default:
+			floods[r.ifindex] = append(floods[r.ifindex], r)
 		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dump fdb of devices that left: %w", err)
+	}
+	for device, list := range floods {
+		d.floods.adopt(device, list, devices[device].remote)
+		for _, r := range list {
+			if d.floods.owner(device, r.dst) == ours {
+				found = append(found, r)
+			}
+		}
 	}
 	for at, h := range rows {
 		near, far := owners(devices[at.ifindex], d.vteps, h)
