@@ -406,7 +406,10 @@ func TestLargeTablesAreAuditedByLookUps(t *testing.T) {
 	c := closeLoop(l)
 	c.tell(evpn.PeerUp{Peer: reflector})
 	c.tell(append(remoteHosts(hosts), evpn.EndOfRIB{Peer: reflector})...)
-	before := tables(t)
+	hostRows := func() []string {
+		return slices.DeleteFunc(tables(t), func(l string) bool { return !strings.Contains(l, "02:ee:") })
+	}
+	before := hostRows()
 	g, _ := l.vteps.groupOf(remoteVTEP(0))
 	blind := func(yes bool) {
 		l.echoes.mu.Lock()
@@ -425,7 +428,7 @@ func TestLargeTablesAreAuditedByLookUps(t *testing.T) {
 	}
 	batchRun(t, lines)
 	time.Sleep(2 * echoPeriod) // nothing is to be seen of it
-	if changed := len(only(before, tables(t))); changed != altered*3/4 {
+	if changed := len(only(before, hostRows())); changed != altered*3/4 {
 		t.Fatalf("%d rows changed, want those of three VTEPs in four", changed)
 	}
 	blind(false)
@@ -433,7 +436,7 @@ func TestLargeTablesAreAuditedByLookUps(t *testing.T) {
 	c.ask(func(*evpn.Core) { c.longest, c.chunk = 0, 0 })
 	begun := time.Now()
 	c.tell(evpn.Doubt{})
-	eventually(t, "the rows to be repaired", func() bool { return slices.Equal(before, tables(t)) })
+	eventually(t, "the rows to be repaired", func() bool { return slices.Equal(before, hostRows()) })
 	c.ask(func(*evpn.Core) { longest, chunk = c.longest, c.chunk })
 	t.Logf("%d entries looked up in %s, the owner busy for %s at most, the writer for %s", 2*hosts, time.Since(begun), longest, chunk)
 	if chunk == 0 {

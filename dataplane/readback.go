@@ -14,7 +14,7 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// wholeDump is the number of VNIs from which one dump of everything is cheaper than one for each, if all are asked for.
+// wholeDump is the number of VNIs from which one dump of everything is cheaper than one for each.
 const wholeDump = 8
 
 // view collects what dumps say about one VNI. A dump may name a row twice, so rows are kept by name.
@@ -113,7 +113,7 @@ func (o *observer) vtepTable(asOf uint64) evpn.Observed {
 
 // readRows dumps FDBs and neighbours of the attachments into their views.
 func (o *observer) readRows(ats []*attached) error {
-	if len(ats) > wholeDump && len(ats) == len(o.topo.all()) {
+	if len(ats) > wholeDump {
 		return o.dumpRows(ats, 0, 0)
 	}
 	for _, at := range ats {

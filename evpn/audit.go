@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// An audit compares everything in the kernel with what it acknowledged. A small MAC-VRF is read back whole, which shows
+// An audit compares everything in the kernel with what it acknowledged. Small MAC-VRFs are read back whole, which shows
 // rows too many as well. To read a large one back takes time that grows with the square of its size (Linux walks an FDB from
-// its head for every 32 KiB), all of it behind the lock that every network device shares; so the entries of large ones are
-// looked up, some at a time.
+// its head for every 32 KiB), all of it behind the lock that every network device shares; so where there is a large one, all
+// entries are looked up, some at a time.
 const (
 	auditPeriod  = 10 * time.Minute
 	auditAtOnce  = 8192 // entries of a MAC-VRF from which on it is a large one
@@ -22,7 +22,7 @@ type auditor struct {
 	next    time.Time // when the next audit begins; zero before the first fact
 	doubt   bool      // begin as soon as auditMinimum allows
 	last    time.Time // when the last one began
-	vrfs    []*macVRF // large ones that are still to be looked at
+	vrfs    []*macVRF // still to be looked up
 	entries []holder  // of the one that is being looked at
 	asked   bool      // a chunk is being looked up
 	due     time.Time // when the next chunk is
@@ -34,13 +34,12 @@ func (c *Core) audit(now time.Time) []EntryKey {
 	if c.synced && a.done() && !now.Before(a.begin()) {
 		a.next, a.last, a.doubt = now.Add(auditPeriod), now, false
 		c.readBack[0] = true
-		for _, v := range c.vrfsInOrder() {
-			switch {
-			case v.at == nil:
-			case len(v.macs)+len(v.ips) < auditAtOnce:
+		vrfs := slices.DeleteFunc(c.vrfsInOrder(), func(v *macVRF) bool { return v.at == nil })
+		if slices.ContainsFunc(vrfs, func(v *macVRF) bool { return len(v.macs)+len(v.ips) >= auditAtOnce }) {
+			a.vrfs = vrfs
+		} else {
+			for _, v := range vrfs {
 				c.readBack[v.vni] = true
-			default:
-				a.vrfs = append(a.vrfs, v)
 			}
 		}
 	}
