@@ -159,6 +159,7 @@ func remoteHosts(n int) (facts []evpn.Event) {
 
 func remoteVTEP(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 1, byte(i + 1)}) }
 func remoteMAC(i int) evpn.MAC    { return evpn.MAC{2, 0xee, 0, byte(i >> 16), byte(i >> 8), byte(i)} }
+
 func remoteIP(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 100 + byte(i>>16), byte(i >> 8), byte(i)})
 }
@@ -235,16 +236,23 @@ func alterations(i int, groups []uint32) [][]string {
 	other := groups[(i+1)%len(groups)]
 	r := strings.NewReplacer("MAC", remoteMAC(i).String(), "IP", remoteIP(i).String(), "OTHER", fmt.Sprint(other))
 	kinds := [][]string{
-		{"bridge fdb del MAC dev vx10 self"}, {"bridge fdb del MAC dev vx10 master"}, {"bridge fdb del MAC dev vx10 self master"},
-		{"bridge fdb replace MAC dev vx10 self extern_learn nhid OTHER"}, {"bridge fdb replace MAC dev vx10 self extern_learn nhid 901"},
-		{"bridge fdb replace MAC dev vx10 self nhid OTHER"}, {"bridge fdb replace MAC dev vx10 self static nhid 901"},
+		{"bridge fdb del MAC dev vx10 self"},
+		{"bridge fdb del MAC dev vx10 master"},
+		{"bridge fdb del MAC dev vx10 self master"},
+		{"bridge fdb replace MAC dev vx10 self extern_learn nhid OTHER"},
+		{"bridge fdb replace MAC dev vx10 self extern_learn nhid 901"},
+		{"bridge fdb replace MAC dev vx10 self nhid OTHER"},
+		{"bridge fdb replace MAC dev vx10 self static nhid 901"},
 		{"bridge fdb del MAC dev vx10 self", "bridge fdb add MAC dev vx10 self extern_learn dst 10.0.0.99"},
 		{"bridge fdb del MAC dev vx10 self", "bridge fdb add MAC dev vx10 self extern_learn nhid 901"},
-		{"bridge fdb replace MAC dev vx10 master static"}, {"bridge fdb replace MAC dev vx10 master sticky dynamic"},
-		{"ip neigh del IP dev br10"}, {"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud permanent"},
+		{"bridge fdb replace MAC dev vx10 master static"},
+		{"bridge fdb replace MAC dev vx10 master sticky dynamic"},
+		{"ip neigh del IP dev br10"},
+		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud permanent"},
 		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud noarp extern_learn"},
 		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud noarp extern_learn proto zebra"},
-		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud stale"}, {"ip neigh replace IP lladdr MAC dev br10 nud permanent"},
+		{"ip neigh replace IP lladdr 02:00:00:00:09:09 dev br10 nud stale"},
+		{"ip neigh replace IP lladdr MAC dev br10 nud permanent"},
 	}
 	for _, k := range kinds {
 		for j := range k {

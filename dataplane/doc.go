@@ -13,6 +13,7 @@
 //   - readback.go: dumps become evpn.Observed.
 //   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
 //   - ways.go, park.go: whether the underlay leads to a VTEP; how frames to one that it does not lead to are dropped.
+//   - echo.go: rows with our mark that others wrote.
 //   - sweep.go: nothing of ours stays where an attachment was.
 //   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
 //
@@ -24,8 +25,9 @@
 //   - Nexthops: protocol 186 (bgp), the FDB flag and an id in our own range. A pair that this life knows stays ours when
 //     someone replaces what it says, until someone deletes it: our rows point to it. The sinks of park.go are ours likewise.
 //   - Remote MAC: NTF_EXT_LEARNED on both halves, the bridge's on the VXLAN port, the VXLAN device's with a nexthop group
-//     of ours (or a dst where the kernel has no FDB nexthops). On another port a row with the flag is someone else's; a
-//     static one is a host's, whose orchestrator wrote it over a row of ours: the kernel keeps the flag then.
+//     of ours (or a dst where the kernel has no FDB nexthops; nowhere else). The bridge's half is whose the other half is. On
+//     another port a row with the flag is someone else's; a static one is a host's, whose orchestrator wrote it over a row of
+//     ours: the kernel keeps the flag then.
 //   - Neighbours: NTF_EXT_LEARNED and protocol 186 together. The protocol alone stays on a row that someone else
 //     replaced by hand; the flag does not.
 //   - Flood list: NTF_EXT_LEARNED on the all-zero MAC. Linux keeps that flag per list, not per dst: a list begun by an
@@ -33,6 +35,10 @@
 //     appended it, or when the list carried the mark as we first read it. On an unmarked list everything found at start is
 //     foreign, also what an earlier life of ours appended there: leaving one flood dst too many is the safe side.
 //     The device's own "remote" is always foreign.
+//
+// Where an entry of ours stood, as the kernel had acknowledged (KernelOp.Stood), what shows that it came of that entry is put
+// right: a row of the VXLAN device that has our mark, or was written over ours without removing it first; a neighbour that
+// has our mark or still our protocol. What someone put there by hand after removing ours is theirs.
 //
 // # Why a remote MAC is claimed first
 //
