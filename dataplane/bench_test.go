@@ -22,7 +22,7 @@ func buildSteps() (w *writer, macs, ips []step) {
 		mac, ip := addFDB(m, vtep2), addNeighbor(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), m)
 		macs, ips = append(macs, step{op: &mac, at: at, group: 9}), append(ips, step{op: &ip, at: at})
 	}
-	return &writer{}, macs, ips
+	return &writer{echoes: newEchoes()}, macs, ips
 }
 
 // build makes all messages of the steps: three for each pair.
