@@ -20,10 +20,14 @@ const (
 	maxVTEPHold     = time.Hour
 )
 
+// defaultMaxMACs is far above what a host has use for, and what is beyond it would cost gigabytes.
+var defaultMaxMACs = evpn.MACLimits{Local: 262_144, Remote: 1_048_576}
+
 // checker compares the values with each other and fills in the defaults.
 type checker struct {
 	*collector
-	main *source
+	main       *source
+	onPeerLoss PeerLoss // for peers that do not say
 }
 
 func (c *checker) config(r *raw) *Config {
@@ -37,6 +41,7 @@ func (c *checker) config(r *raw) *Config {
 		SnoopingRate:     r.snoopingRate.or(DefaultSnoopingRate),
 		ARPSuppression:   optional(r.arpSuppression),
 		ManageDevices:    r.manageDevices.or(false),
+		MaxMACs:          r.maxMACs.or(defaultMaxMACs),
 		VTEPReachability: r.vtepReachability.or(ReachabilityRoute),
 		VTEPHold:         r.vtepHold.or(defaultVTEPHold),
 		FlushOnExit:      r.flushOnExit.or(false),
@@ -48,6 +53,8 @@ func (c *checker) config(r *raw) *Config {
 	cfg.RouterID = routerID(r.routerID.value, cfg.VTEP)
 	cfg.Listen = c.listen(r)
 	own := c.own(r)
+	c.onPeerLoss = r.onPeerLoss.value
+	cfg.OnPeerLoss = c.onPeerLoss
 	cfg.Peers = c.peers(r.peers, own, r.asn)
 	cfg.DynamicPeers = c.dynamicPeers(r.dynamicPeers, r.asn)
 	cfg.VNIs = c.vnis(r.vnis, cfg)
@@ -159,6 +166,7 @@ func (c *checker) vnis(raws []*rawVNI, cfg *Config) map[evpn.VNI]VNI {
 			RD:             r.rd.value,
 			Import:         unique(c, "import", r.imports),
 			Export:         unique(c, "export", r.exports),
+			MaxMACs:        r.maxMACs.or(cfg.MaxMACs),
 			StrictTag:      r.strictTag.value,
 			Snooping:       optional(r.snooping),
 			ARPSuppression: optional(r.arpSuppression),

@@ -6,8 +6,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/evpnd/evpnd/evpn"
 )
 
 const (
@@ -15,6 +18,10 @@ const (
 	defaultConnectRetry    = 5 * time.Second
 	defaultGracefulRestart = 120 * time.Second
 	defaultDynamicLimit    = 100
+	defaultStaleTime       = 180 * time.Second
+	defaultMaxRoutes       = 1_000_000
+	defaultMaxRoutesWarn   = 75
+	defaultIdleHold        = 5 * time.Minute
 	maxPassword            = 80 // TCP_MD5SIG_MAXKEYLEN of Linux
 )
 
@@ -161,7 +168,13 @@ func (c *checker) session(r *rawSession, ours field[uint32], zone string) Peer {
 		GracefulRestart: r.gracefulRestart.or(defaultGracefulRestart),
 		RTConstraint:    r.rtConstraint.value,
 		NeedEncap:       r.needEncap.value,
-		MaxRoutes:       r.maxRoutes.value,
+		LongLived:       r.longLived.value,
+		StaleTime:       r.staleTime.or(defaultStaleTime),
+		OnPeerLoss:      r.onPeerLoss.or(c.onPeerLoss),
+		MaxRoutes:       c.maxRoutes(&r.maxRoutes),
+	}
+	if p.LongLived > 0 && p.GracefulRestart == 0 && (r.gracefulRestart.valid || !r.gracefulRestart.given()) {
+		c.report(r.longLived.at, "long-lived: it begins where graceful restart ends, and graceful-restart is 0 at %s", r.gracefulRestart.at)
 	}
 	p.PasswordFile, p.Password = c.password(r.passwordFile)
 	p.Keepalive = c.keepalive(r, p.HoldTime)
@@ -172,6 +185,25 @@ func (c *checker) session(r *rawSession, ours field[uint32], zone string) Peer {
 		c.report(r.multihop.at, "multihop: peers of our own AS may be any number of hops away: leave the key out")
 	}
 	return p
+}
+
+var (
+	limitActions     = []evpn.LimitAction{evpn.LimitStop, evpn.LimitWarn, evpn.LimitReset}
+	limitActionNames = []string{limitActions[0].String(), limitActions[1].String(), limitActions[2].String()}
+)
+
+// maxRoutes checks the limit of a peer's routes.
+func (c *checker) maxRoutes(r *rawMaxRoutes) MaxRoutes {
+	m := MaxRoutes{
+		Most: r.limit.or(defaultMaxRoutes), Warn: r.warn.or(defaultMaxRoutesWarn),
+		Action: limitActions[max(0, slices.Index(limitActionNames, r.action.value))],
+	}
+	if m.Action == evpn.LimitReset {
+		m.IdleHold = r.idleHold.or(defaultIdleHold)
+	} else if r.idleHold.given() && (r.action.valid || !r.action.given()) {
+		c.report(r.idleHold.at, "idle-hold: no session is ended with action %s: want action: reset, or leave the key out", m.Action)
+	}
+	return m
 }
 
 // peerAS returns the AS number of a peer, 0 for any.

@@ -33,6 +33,8 @@ type Config struct {
 	ARPSuppression   *bool                // for VNIs that do not say; nil: as their devices are
 	ManageDevices    bool                 // set on the devices of served VNIs what they need; default false
 	Duplicates       evpn.DuplicatePolicy // every field filled in
+	MaxMACs          evpn.MACLimits       // for VNIs that do not say
+	OnPeerLoss       PeerLoss             // of peers that do not say
 	VTEPReachability Reachability         // default any route
 	VTEPHold         time.Duration        // longest pause before a VTEP that comes and goes is used again, 0 (none) to 1 h; default 60 s
 	FlushOnExit      bool                 // remove our kernel entries on a clean stop; default false
@@ -82,9 +84,33 @@ type Peer struct {
 	Keepalive       time.Duration // 1 s to less than HoldTime; default a third of it; 0 when HoldTime is 0
 	ConnectRetry    time.Duration // longest pause between attempts to connect, 100 ms to 1 h; default 5 s
 	GracefulRestart time.Duration // restart time we announce, 0 (capability not sent) to 4095 s; default 120 s
-	RTConstraint    bool          // negotiate RFC 4684; default false. Then no VNI imports route targets of any AS
-	NeedEncap       bool          // refuse this peer's routes without an encapsulation community (EN-03); default false
-	MaxRoutes       int           // Cease 6/1 above it; 0: no limit (SE-04)
+	// LongLived is the long-lived stale time we announce (RFC 9494), and the longest that we keep the peer's routes for: 0
+	// (capability not sent) to 16777215 s; default 0. Only with GracefulRestart.
+	LongLived    time.Duration
+	StaleTime    time.Duration // that a peer which came back has for its End-of-RIB (GR-09), 1 s to 1 h; default 180 s
+	OnPeerLoss   PeerLoss
+	RTConstraint bool // negotiate RFC 4684; default false. Then no VNI imports route targets of any AS
+	NeedEncap    bool // refuse this peer's routes without an encapsulation community (EN-03); default false
+	MaxRoutes    MaxRoutes
+}
+
+// PeerLoss says what becomes of the routes of a peer whose session ends. The zero value: what graceful restart negotiated.
+type PeerLoss struct {
+	Withdraw bool          // they go at once
+	Keep     time.Duration // they are kept so long at least, whatever was negotiated: 1 s to 7 days; 0: not. Excludes Withdraw
+}
+
+// MaxRoutes bounds the routes of one peer (SE-04).
+type MaxRoutes struct {
+	Most     int // 0: no limit; default 1000000
+	Warn     int // percentage of Most from which on the operator is told, 1 to 100; default 75
+	Action   evpn.LimitAction
+	IdleHold time.Duration // LimitReset: until another session is allowed, 1 s to 1 day; default 5 minutes
+}
+
+// Limit is what the core is to know of it.
+func (m MaxRoutes) Limit() evpn.RouteLimit {
+	return evpn.RouteLimit{Most: m.Most, Warn: max(1, int(int64(m.Most)*int64(m.Warn)/100)), Action: m.Action}
 }
 
 // DynamicPeers accepts sessions from every address of Prefix. Such peers are always passive; the fields of Template that
@@ -102,6 +128,7 @@ type VNI struct {
 	RD             evpn.RD          // zero: VTEP:n
 	Import         []evpn.RTPattern // nil: by dialect
 	Export         []evpn.RT        // nil: by dialect
+	MaxMACs        evpn.MACLimits   // by default those of Config
 	StrictTag      bool             // ET-04; default false
 	Snooping       *bool            // nil: Config.Snooping
 	ARPSuppression *bool            // nil: Config.ARPSuppression
@@ -150,15 +177,16 @@ func (c *Config) checkVTEP() error {
 	return checkVTEP(c.VTEP)
 }
 
-// Core returns the part of the configuration that the core decides by. RDNumbers and ReapAfter are left zero; what is
-// said of single peers comes to the core with their sessions.
+// Core returns the part of the configuration that the core decides by. RDNumbers are left zero; what is said of single
+// peers comes to the core with their sessions. What an earlier life of ours left in the kernel is kept for a peer as long as
+// its routes would be.
 func (c *Config) Core() evpn.Config {
 	core := evpn.Config{
 		ASN:         c.ASN,
 		RouterID:    c.RouterID,
 		VTEP:        c.VTEP,
 		Dialect:     c.RT,
-		Default:     evpn.VNIPolicy{Off: !c.AutoVNIs},
+		Default:     evpn.VNIPolicy{Off: !c.AutoVNIs, Limits: c.MaxMACs},
 		VNIs:        make(map[evpn.VNI]evpn.VNIPolicy, len(c.VNIs)),
 		Duplicates:  c.Duplicates,
 		LongestHold: c.VTEPHold,
@@ -166,11 +194,14 @@ func (c *Config) Core() evpn.Config {
 	for n, v := range c.VNIs {
 		core.VNIs[n] = evpn.VNIPolicy{
 			Off: v.Off, RD: v.RD, Import: v.Import, Export: v.Export, StrictTag: v.StrictTag,
-			StickyStatic: v.StickyStatic, Gateways: v.Gateways,
+			StickyStatic: v.StickyStatic, Gateways: v.Gateways, Limits: v.MaxMACs,
 		}
 	}
 	for _, p := range c.Peers {
 		core.Peers = append(core.Peers, p.Address)
+		if keep := p.OnPeerLoss.Keep; keep > evpn.DefaultReapAfter {
+			core.ReapAfter = max(core.ReapAfter, keep)
+		}
 	}
 	return core
 }

@@ -11,33 +11,36 @@ import (
 )
 
 func TestCore(t *testing.T) {
-	c, err := Parse("t.yaml", []byte(peer+`
+	c, err := Parse("t.yaml", []byte(peer+`    on-peer-loss: keep-for 10m
+max-macs: {local: 7}
 route-targets: as4
 auto-vnis: false
 duplicates: {moves: 3, within: 1m, action: drop}
 vnis:
-  100: {rd: 10.255.0.1:7, import: ["*:5"], export: [65000:5], strict-tag: true, static-macs: sticky, gateways: [{mac: "02:00:5e:00:01:01", ip: 172.16.0.254}]}
+  100: {rd: 10.255.0.1:7, import: ["*:5"], export: [65000:5], strict-tag: true, max-macs: {remote: 5}, static-macs: sticky, gateways: [{mac: "02:00:5e:00:01:01", ip: 172.16.0.254}]}
   200: {off: true}
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := evpn.Config{
-		ASN:      65000,
-		RouterID: netip.MustParseAddr("10.255.0.1"),
-		VTEP:     netip.MustParseAddr("10.255.0.1"),
-		Dialect:  evpn.RTAS4,
-		Default:  evpn.VNIPolicy{Off: true},
+		ASN:       65000,
+		RouterID:  netip.MustParseAddr("10.255.0.1"),
+		VTEP:      netip.MustParseAddr("10.255.0.1"),
+		Dialect:   evpn.RTAS4,
+		Default:   evpn.VNIPolicy{Off: true, Limits: evpn.MACLimits{Local: 7, Remote: 1 << 20}},
+		ReapAfter: 10 * time.Minute,
 		VNIs: map[evpn.VNI]evpn.VNIPolicy{
 			100: {
 				RD:           evpn.NewRD(netip.MustParseAddr("10.255.0.1"), 7),
 				Import:       []evpn.RTPattern{{AnyAdmin: true, Local: 5}},
 				Export:       []evpn.RT{evpn.NewRT(65000, 5)},
 				StrictTag:    true,
+				Limits:       evpn.MACLimits{Local: 7, Remote: 5},
 				StickyStatic: true,
 				Gateways:     []evpn.Gateway{{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("172.16.0.254")}},
 			},
-			200: {Off: true},
+			200: {Off: true, Limits: evpn.MACLimits{Local: 7, Remote: 1 << 20}},
 		},
 		Peers:       []netip.Addr{netip.MustParseAddr("10.0.0.1")},
 		Duplicates:  evpn.DuplicatePolicy{Moves: 3, Within: time.Minute, RecoverAfter: 3 * time.Minute, Action: evpn.DuplicateDrop},

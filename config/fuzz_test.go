@@ -110,8 +110,8 @@ func promisedSession(p Peer) error {
 		return fmt.Errorf("graceful restart %s", p.GracefulRestart)
 	case p.TTLSecurity > 0 && p.Multihop > 0, p.Multihop == 1, p.TTLSecurity == 255:
 		return fmt.Errorf("ttl-security %d with multihop %d", p.TTLSecurity, p.Multihop)
-	case len(p.Password) > 80, p.MaxRoutes < 0:
-		return fmt.Errorf("password of %d octets, max-routes %d", len(p.Password), p.MaxRoutes)
+	case len(p.Password) > 80, p.MaxRoutes.Most < 0, p.MaxRoutes.Warn < 1 || p.MaxRoutes.Warn > 100, p.OnPeerLoss.Withdraw && p.OnPeerLoss.Keep > 0:
+		return fmt.Errorf("password of %d octets, max-routes %+v, on-peer-loss %+v", len(p.Password), p.MaxRoutes, p.OnPeerLoss)
 	}
 	return nil
 }

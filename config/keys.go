@@ -91,6 +91,8 @@ var topKeys = []Key{
 	{"", "vtep-reachability", "word", "route, no-default, off", "route", Live, "what counts as a way to a remote VTEP; one without is parked"},
 	{"", "vtep-hold", "duration", "0–1h", "60s", Live, "longest pause before a VTEP that comes and goes is used again"},
 	{"", "manage-devices", "true or false", "", "false", Live, "mend the devices of served VNIs"},
+	{"", "max-macs", "{local, port, remote}", "0–100000000; 0: no limit", "{local: 262144, port: 0, remote: 1048576}", Live, "most MACs of a VNI: on local ports, on one of them, behind other VTEPs"},
+	{"", "on-peer-loss", "words", "graceful-restart, keep-for 1s–168h, withdraw", "graceful-restart", Live, "what becomes of the routes of a lost peer that does not say itself"},
 	{"", "flush-on-exit", "true or false", "", "false", Live, "remove our kernel entries on a clean stop"},
 	{"", "state-dir", "absolute path", "", defaultStateDir, Restart, "folder for what must survive a restart"},
 }
@@ -122,7 +124,10 @@ var sessionKeys = []Key{
 	{"", "graceful-restart", "duration", "0–4095s", "120s", Flaps, "how long peers keep our routes while we restart"},
 	{"", "rt-constraint", "true or false", "", "false", Flaps, "ask for the routes of our VNIs only (RFC 4684)"},
 	{"", "need-encapsulation", "true or false", "", "false", Flaps, "refuse routes that do not say VXLAN"},
-	{"", "max-routes", "number", "0–100000000", "0", Flaps, "end the session above it; 0: no limit"},
+	{"", "long-lived", "duration", "0–16777215s; with graceful-restart", "0", Flaps, "how long routes outlive graceful restart, as the last choice"},
+	{"", "stale-time", "duration", "1s–1h", "180s", Live, "time for the End-of-RIB of a peer that came back"},
+	{"", "on-peer-loss", "words", "as on-peer-loss", "graceful-restart", Live, "on-peer-loss for this peer; else that of the file counts"},
+	{"", "max-routes", "number or {limit, warn, action, idle-hold}", "limit 0–100000000, 0: none; warn 1–100 %; action warn, stop, reset; idle-hold 1s–24h", "{limit: 1000000, warn: 75, action: stop}", Live, "most routes of the peer, and what is done above that"},
 }
 
 var dynamicKeys = []Key{
@@ -142,6 +147,7 @@ var vniKeys = []Key{
 	{sectionVNIs, "snooping", "true or false", "", "as snooping", Live, "as snooping, for this VNI"},
 	{sectionVNIs, "arp-suppression", "true or false", "", "as arp-suppression", Live, "as arp-suppression, for this VNI"},
 	{sectionVNIs, "manage", "true or false", "", "as manage-devices", Live, "as manage-devices, for this VNI"},
+	{sectionVNIs, "max-macs", "{local, port, remote}", "as max-macs", "as max-macs", Live, "as max-macs, for this VNI"},
 	{sectionVNIs, "create", "true or false", "", "false", Live, "make the devices when there are none; made ones go when it does"},
 	{sectionVNIs, "device", "interface", "", "vxlan and the VNI", Live, "VXLAN device to make"},
 	{sectionVNIs, "bridge", "interface", "", "br and the VNI", Live, "bridge to put it into"},

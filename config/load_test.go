@@ -73,11 +73,12 @@ peers:
 		Peers: []Peer{{
 			Address: netip.MustParseAddr("10.0.0.254"), Port: 179, ASN: 65000,
 			HoldTime: 90 * time.Second, Keepalive: 30 * time.Second, ConnectRetry: 5 * time.Second,
-			GracefulRestart: 120 * time.Second,
+			GracefulRestart: 120 * time.Second, StaleTime: 180 * time.Second, MaxRoutes: MaxRoutes{Most: 1_000_000, Warn: 75},
 		}},
 		VNIs:     map[evpn.VNI]VNI{},
 		RT:       evpn.RTAuto,
 		AutoVNIs: true, Snooping: true, SnoopingRate: 2000,
+		MaxMACs: evpn.MACLimits{Local: 262144, Remote: 1048576},
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 5, Within: 180 * time.Second, RecoverAfter: 540 * time.Second, Action: evpn.DuplicateHold,
 		},
@@ -119,14 +120,22 @@ peers:
     rt-constraint: true
     need-encapsulation: true
     max-routes: 5000
-  - {address: 10.0.0.2, asn: 65001, multihop: 3, passive: true, hold-time: 0}
+  - address: 10.0.0.2
+    asn: 65001
+    multihop: 3
+    passive: true
+    hold-time: 0
+    long-lived: 1h
+    stale-time: 20
+    on-peer-loss: keep-for 10m
+    max-routes: {limit: 9, warn: 50, action: reset, idle-hold: 60}
 dynamic-peers:
-  - {prefix: 10.1.0.0/16, asn: any, limit: 7, max-routes: 9}
+  - {prefix: 10.1.0.0/16, asn: any, limit: 7, max-routes: {limit: 9, action: reset}}
 vnis:
   100: {rd: 10.0.0.1:5, import: [65000:100, 10.0.0.1:5], export: [4200000001:100], strict-tag: true}
   200: {off: true, arp-suppression: false, manage: true}
   300: {snooping: true, arp-suppression: true}
-  400: {static-macs: sticky}
+  400: {static-macs: sticky, max-macs: {local: 5, port: 3}}
   500:
     static-macs: normal
     gateways:
@@ -143,6 +152,8 @@ duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
 vtep-reachability: no-default
 vtep-hold: 0
 flush-on-exit: true
+max-macs: {local: 0, remote: 0}
+on-peer-loss: withdraw
 state-dir: /srv/evpnd/
 api: {socket: /run/x.sock, group: evpn, metrics: "[::1]:9473"}
 log: {level: debug, format: json}
@@ -163,16 +174,20 @@ log: {level: debug, format: json}
 			Address: netip.MustParseAddr("fe80::2%eth0"), Port: 1790, ASN: 4200000001, Description: "rack 7",
 			LocalAddress: netip.MustParseAddr("fe80::1%eth0"), Interface: "eth0", TTLSecurity: 1, Password: "s3cret",
 			HoldTime: 90 * time.Second, Keepalive: 10 * time.Second, ConnectRetry: 500 * time.Millisecond,
-			RTConstraint: true, NeedEncap: true, MaxRoutes: 5000,
+			RTConstraint: true, NeedEncap: true, OnPeerLoss: PeerLoss{Withdraw: true}, StaleTime: 3 * time.Minute,
+			MaxRoutes: MaxRoutes{Most: 5000, Warn: 75},
 		}, {
 			Address: netip.MustParseAddr("10.0.0.2"), Port: 179, ASN: 65001, Multihop: 3, Passive: true,
-			ConnectRetry: 5 * time.Second, GracefulRestart: 120 * time.Second,
+			ConnectRetry: 5 * time.Second, GracefulRestart: 120 * time.Second, LongLived: time.Hour, StaleTime: 20 * time.Second,
+			OnPeerLoss: PeerLoss{Keep: 10 * time.Minute},
+			MaxRoutes:  MaxRoutes{Most: 9, Warn: 50, Action: evpn.LimitReset, IdleHold: time.Minute},
 		}},
 		DynamicPeers: []DynamicPeers{{
 			Prefix: netip.MustParsePrefix("10.1.0.0/16"), Limit: 7,
 			Template: Peer{
 				Passive: true, HoldTime: 90 * time.Second, Keepalive: 30 * time.Second,
-				GracefulRestart: 120 * time.Second, MaxRoutes: 9,
+				GracefulRestart: 120 * time.Second, StaleTime: 3 * time.Minute, OnPeerLoss: PeerLoss{Withdraw: true},
+				MaxRoutes: MaxRoutes{Most: 9, Warn: 75, Action: evpn.LimitReset, IdleHold: 5 * time.Minute},
 			},
 		}},
 		VNIs: map[evpn.VNI]VNI{
@@ -187,13 +202,14 @@ log: {level: debug, format: json}
 			},
 			200: {Off: true, ARPSuppression: &no, Manage: &yes},
 			300: {Snooping: &yes, ARPSuppression: &yes},
-			400: {StickyStatic: true},
+			400: {StickyStatic: true, MaxMACs: evpn.MACLimits{Local: 5, Port: 3}},
 			500: {Gateways: []evpn.Gateway{
 				{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("172.16.0.254")},
 				{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("2001:db8::fe")},
 			}},
 		},
 		RT: evpn.RTAS4, Snooping: false, SnoopingRate: 500, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		OnPeerLoss: PeerLoss{Withdraw: true},
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,
 		},

@@ -27,6 +27,8 @@ type raw struct {
 	arpSuppression   field[bool]
 	manageDevices    field[bool]
 	duplicates       rawDuplicates
+	onPeerLoss       field[PeerLoss]
+	maxMACs          rawMaxMACs
 	vtepReachability field[Reachability]
 	vtepHold         field[time.Duration]
 	flushOnExit      field[bool]
@@ -52,6 +54,8 @@ func (r *raw) keys() fields {
 		"arp-suppression":   scalar(&r.arpSuppression, readBool),
 		"manage-devices":    scalar(&r.manageDevices, readBool),
 		"duplicates":        section(r.duplicates.keys()),
+		"on-peer-loss":      scalar(&r.onPeerLoss, readPeerLoss),
+		"max-macs":          section(r.maxMACs.keys()),
 		"vtep-reachability": scalar(&r.vtepReachability, oneOf(ReachabilityRoute, ReachabilityNoDefault, ReachabilityOff)),
 		"vtep-hold":         scalar(&r.vtepHold, seconds(0, maxVTEPHold)),
 		"flush-on-exit":     scalar(&r.flushOnExit, readBool),
@@ -132,7 +136,10 @@ type rawSession struct {
 	gracefulRestart field[time.Duration]
 	rtConstraint    field[bool]
 	needEncap       field[bool]
-	maxRoutes       field[int]
+	longLived       field[time.Duration]
+	staleTime       field[time.Duration]
+	onPeerLoss      field[PeerLoss]
+	maxRoutes       rawMaxRoutes
 }
 
 func (r *rawSession) keys() fields {
@@ -148,8 +155,47 @@ func (r *rawSession) keys() fields {
 		"graceful-restart":   scalar(&r.gracefulRestart, seconds(0, maxGracefulRestart)),
 		"rt-constraint":      scalar(&r.rtConstraint, readBool),
 		"need-encapsulation": scalar(&r.needEncap, readBool),
-		"max-routes":         scalar(&r.maxRoutes, number[int](0, maxMaxRoutes)),
+		"long-lived":         scalar(&r.longLived, seconds(0, maxLongLived)),
+		"stale-time":         scalar(&r.staleTime, seconds(time.Second, maxStaleTime)),
+		"on-peer-loss":       scalar(&r.onPeerLoss, readPeerLoss),
+		"max-routes":         r.maxRoutes.set,
 	}
+}
+
+type rawMaxMACs struct {
+	local, port, remote field[int]
+}
+
+func (r *rawMaxMACs) keys() fields {
+	most := number[int](0, maxMaxRoutes)
+	return fields{"local": scalar(&r.local, most), "port": scalar(&r.port, most), "remote": scalar(&r.remote, most)}
+}
+
+// or returns the limits, with those of def where there is none.
+func (r *rawMaxMACs) or(def evpn.MACLimits) evpn.MACLimits {
+	return evpn.MACLimits{Local: r.local.or(def.Local), Port: r.port.or(def.Port), Remote: r.remote.or(def.Remote)}
+}
+
+type rawMaxRoutes struct {
+	limit    field[int]
+	warn     field[int]
+	action   field[string]
+	idleHold field[time.Duration]
+}
+
+// set decodes max-routes, which is a mapping or, in short, the limit.
+func (r *rawMaxRoutes) set(d *decoder, key string, n ast.Node) {
+	limit := number[int](0, maxMaxRoutes)
+	if _, ok := n.(*ast.MappingNode); !ok {
+		scalar(&r.limit, limit)(d, key, n)
+		return
+	}
+	d.mapping(key, n, fields{
+		"limit":     scalar(&r.limit, limit),
+		"warn":      scalar(&r.warn, number[int](1, 100)),
+		"action":    scalar(&r.action, oneOf(limitActionNames...)),
+		"idle-hold": scalar(&r.idleHold, seconds(time.Second, maxIdleHold)),
+	})
 }
 
 type rawPeer struct {
@@ -198,6 +244,7 @@ type rawVNI struct {
 	arpSuppression field[bool]
 	manage         field[bool]
 	staticMACs     field[string]
+	maxMACs        rawMaxMACs
 	gateways       []*rawGateway
 	create         field[bool]
 	device         field[string]
@@ -215,6 +262,7 @@ func (r *rawVNI) keys() fields {
 		"arp-suppression": scalar(&r.arpSuppression, readBool),
 		"manage":          scalar(&r.manage, readBool),
 		"static-macs":     scalar(&r.staticMACs, oneOf(staticNormal, staticSticky)),
+		"max-macs":        section(r.maxMACs.keys()),
 		"gateways":        list(r.addGateway),
 		"create":          scalar(&r.create, readBool),
 		"device":          scalar(&r.device, readInterface),

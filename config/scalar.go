@@ -24,6 +24,10 @@ const (
 	maxGracefulRestart = 4095 * time.Second // 12 bits: RFC 4724 §3
 	minConnectRetry    = 100 * time.Millisecond
 	maxConnectRetry    = time.Hour
+	maxLongLived       = (1<<24 - 1) * time.Second // 24 bits: RFC 9494 §3.1
+	maxStaleTime       = time.Hour
+	maxKeepFor         = 7 * 24 * time.Hour
+	maxIdleHold        = 24 * time.Hour
 	maxMaxRoutes       = 100_000_000
 	maxDynamicPeers    = 65535
 	maxInterfaceName   = 15  // IFNAMSIZ without its terminating zero
@@ -143,6 +147,24 @@ func readHoldTime(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("want 3s to 65535s, or 0 for a session that never expires, have %s", text)
 	}
 	return d, nil
+}
+
+// readPeerLoss reads what becomes of the routes of a peer that is lost.
+func readPeerLoss(text string) (PeerLoss, error) {
+	switch words := strings.Fields(text); {
+	case text == "graceful-restart":
+		return PeerLoss{}, nil
+	case text == "withdraw":
+		return PeerLoss{Withdraw: true}, nil
+	case len(words) == 2 && words[0] == "keep-for":
+		d, err := seconds(time.Second, maxKeepFor)(words[1])
+		if err != nil {
+			return PeerLoss{}, fmt.Errorf("keep-for: %w", err)
+		}
+		return PeerLoss{Keep: d}, nil
+	default:
+		return PeerLoss{}, fmt.Errorf("want graceful-restart, withdraw, or keep-for with a time, such as keep-for 10m, have %q", text)
+	}
 }
 
 func readConnectRetry(text string) (time.Duration, error) {

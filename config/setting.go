@@ -55,7 +55,7 @@ func (c *Config) Settings(all bool) []Setting {
 		l.session(&d.Template)
 	}
 	for _, n := range slices.Sorted(maps.Keys(c.VNIs)) {
-		l.vni(n, c.VNIs[n])
+		l.vni(n, c.VNIs[n], c.MaxMACs)
 	}
 	l.rest(c)
 	if all {
@@ -116,6 +116,8 @@ func (l *settings) top(c *Config) {
 	l.add("vtep-reachability", string(c.VTEPReachability))
 	l.add("vtep-hold", seconds10(c.VTEPHold))
 	l.add("manage-devices", strconv.FormatBool(c.ManageDevices))
+	l.add("max-macs", macLimits(c.MaxMACs))
+	l.add("on-peer-loss", c.OnPeerLoss.words())
 	l.add("flush-on-exit", strconv.FormatBool(c.FlushOnExit))
 	l.add("state-dir", quoted(c.StateDir))
 }
@@ -157,10 +159,14 @@ func (l *settings) session(p *Peer) {
 	l.add("graceful-restart", seconds10(p.GracefulRestart))
 	l.add("rt-constraint", strconv.FormatBool(p.RTConstraint))
 	l.add("need-encapsulation", strconv.FormatBool(p.NeedEncap))
-	l.add("max-routes", number10(p.MaxRoutes))
+	l.add("long-lived", seconds10(p.LongLived))
+	l.add("stale-time", seconds10(p.StaleTime))
+	l.add("on-peer-loss", p.OnPeerLoss.words())
+	l.add("max-routes", p.MaxRoutes.mapping())
 }
 
-func (l *settings) vni(n evpn.VNI, v VNI) {
+// vni adds a VNI; all are the limits of those that do not say.
+func (l *settings) vni(n evpn.VNI, v VNI, all evpn.MACLimits) {
 	l.in(sectionVNIs, number10(n))
 	l.add("off", strconv.FormatBool(v.Off))
 	if v.RD != (evpn.RD{}) {
@@ -178,9 +184,35 @@ func (l *settings) vni(n evpn.VNI, v VNI) {
 	l.add("snooping", optionalBool(v.Snooping))
 	l.add("arp-suppression", optionalBool(v.ARPSuppression))
 	l.add("manage", optionalBool(v.Manage))
+	if v.MaxMACs != all {
+		l.add("max-macs", macLimits(v.MaxMACs))
+	}
 	l.add("create", strconv.FormatBool(v.Create))
 	l.add("device", quoted(v.Device))
 	l.add("bridge", quoted(v.Bridge))
+}
+
+func macLimits(m evpn.MACLimits) string {
+	return fmt.Sprintf("{local: %d, port: %d, remote: %d}", m.Local, m.Port, m.Remote)
+}
+
+func (l PeerLoss) words() string {
+	switch {
+	case l.Withdraw:
+		return "withdraw"
+	case l.Keep > 0:
+		return "keep-for " + seconds10(l.Keep)
+	default:
+		return "graceful-restart"
+	}
+}
+
+func (m MaxRoutes) mapping() string {
+	text := fmt.Sprintf("{limit: %d, warn: %d, action: %s", m.Most, m.Warn, m.Action)
+	if m.Action == evpn.LimitReset {
+		text += ", idle-hold: " + seconds10(m.IdleHold)
+	}
+	return text + "}"
 }
 
 func number10[T ~int | ~uint8 | ~uint16 | ~uint32](n T) string {

@@ -118,6 +118,23 @@ func TestWrong(t *testing.T) {
 		{"connect-retry", peer + "    connect-retry: 10ms\n", "6:20: connect-retry: want 100ms to 1h0m0s, have 10ms"},
 		{"graceful-restart", peer + "    graceful-restart: 4096\n", "6:23: graceful-restart: want whole seconds from 0s to 4095s, have 4096"},
 		{"max-routes", peer + "    max-routes: -1\n", `6:17: max-routes: want a number from 0 to 100000000, have "-1"`},
+		{"max-routes warn", peer + "    max-routes: {warn: 0}\n", `6:24: warn: want a number from 1 to 100, have "0"`},
+		{"max-routes action", peer + "    max-routes: {action: none}\n", `6:26: action: want one of stop, warn, reset, have "none"`},
+		{
+			"idle-hold without reset", peer + "    max-routes: {limit: 5, idle-hold: 5m}\n",
+			"6:39: idle-hold: no session is ended with action stop: want action: reset, or leave the key out",
+		},
+		{"long-lived", peer + "    long-lived: 16777216\n", "6:17: long-lived: want whole seconds from 0s to 16777215s, have 16777216"},
+		{
+			"long-lived alone", peer + "    graceful-restart: 0\n    long-lived: 5\n",
+			"7:17: long-lived: it begins where graceful restart ends, and graceful-restart is 0 at t.yaml:6:23",
+		},
+		{"stale-time", peer + "    stale-time: 0\n", "6:17: stale-time: want whole seconds from 1s to 3600s, have 0"},
+		{
+			"on-peer-loss", peer + "    on-peer-loss: keep\n",
+			`6:19: on-peer-loss: want graceful-restart, withdraw, or keep-for with a time, such as keep-for 10m, have "keep"`,
+		},
+		{"on-peer-loss time", peer + "on-peer-loss: keep-for 0s\n", "6:15: on-peer-loss: keep-for: want whole seconds from 1s to 604800s, have 0s"},
 		{
 			"rt-constraint and auto", peer + "    rt-constraint: true\n",
 			"6:20: rt-constraint: route-targets auto imports those of any AS: nobody can be asked for that, want route targets of single ASes",

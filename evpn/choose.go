@@ -5,6 +5,7 @@ import "net/netip"
 // claim is what counts when several VTEPs say a MAC is behind them.
 type claim struct {
 	vtep    netip.Addr
+	aged    bool // the least preferred, see Path.isAged
 	gateway bool
 	mobility
 }
@@ -18,6 +19,8 @@ type mobility struct {
 // beats reports whether a is preferred over b for the same MAC, and by which rule: "" when it is not.
 func (a claim) beats(b claim) string {
 	switch {
+	case a.aged != b.aged: // RFC 9494 §4.3: below every fresh one, also one with a lower sequence number (LL-05)
+		return choice(b.aged, "long stale")
 	case a.gateway != b.gateway: // BP-01
 		return choice(a.gateway, "gateway")
 	case a.sticky != b.sticky: // a static MAC never moves: RFC 7432 §15.2, BP-03
@@ -30,7 +33,9 @@ func (a claim) beats(b claim) string {
 }
 
 // movesLike reports that sequence numbers decide between a and b.
-func (a claim) movesLike(b claim) bool { return a.gateway == b.gateway && a.sticky == b.sticky }
+func (a claim) movesLike(b claim) bool {
+	return a.aged == b.aged && a.gateway == b.gateway && a.sticky == b.sticky
+}
 
 func choice(yes bool, rule string) string {
 	if yes {
@@ -50,7 +55,7 @@ func newer(a, b uint32) bool {
 
 func (p *Path) claim() claim {
 	a := p.Attrs
-	return claim{vtep: a.NextHop, gateway: a.DefaultGateway, mobility: mobility{seq: a.Seq, sticky: a.Sticky}}
+	return claim{vtep: a.NextHop, aged: p.isAged(), gateway: a.DefaultGateway, mobility: mobility{seq: a.Seq, sticky: a.Sticky}}
 }
 
 // betterPath reports whether a is preferred over b. Copies of one VTEP's claim that came by several peers are told apart

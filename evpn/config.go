@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// DefaultReapAfter is how long entries of an earlier life wait for the peers' End-of-RIB.
+const DefaultReapAfter = 2 * time.Minute
+
 // Config is what the core needs to know of the configuration.
 type Config struct {
 	ASN      uint32
@@ -19,7 +22,7 @@ type Config struct {
 	RDNumbers map[VNI]uint16
 	// Peers that are expected to send End-of-RIB before entries of an earlier life are reaped.
 	Peers []netip.Addr
-	// ReapAfter bounds the wait for those peers; zero means 2 minutes.
+	// ReapAfter bounds the wait for those peers; zero means DefaultReapAfter.
 	ReapAfter time.Duration
 	// LongestHold bounds the pause before a VTEP that came and went several times is used again; zero: there is none.
 	LongestHold time.Duration
@@ -33,7 +36,8 @@ type VNIPolicy struct {
 	RD        RD          // zero: VTEP:n
 	Import    []RTPattern // nil: by Dialect
 	Export    []RT        // nil: by Dialect
-	StrictTag bool        // refuse routes with a non-zero Ethernet Tag (ET-04)
+	Limits    MACLimits
+	StrictTag bool // refuse routes with a non-zero Ethernet Tag (ET-04)
 	// StickyStatic has the MACs of static rows on local ports announced as sticky: they are here, whatever others say
 	// (MM-09). Otherwise such a row is a host like any other, only that it is not removed when a remote VTEP wins.
 	StickyStatic bool

@@ -13,7 +13,6 @@ import (
 const (
 	maxBatchOps   = 4096
 	maxInFlight   = 2
-	defaultReap   = 2 * time.Minute
 	staleTime     = 180 * time.Second // that a peer which came back may take for its End-of-RIB
 	readBackWait  = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one
 	firstRetry    = 100 * time.Millisecond
@@ -87,6 +86,9 @@ type Core struct {
 	flying  []sentBatch // kernel batches on their way, oldest first
 
 	routes      []RouteOp
+	nextRoom    time.Time // MACs beyond a limit are not looked at before
+	resets      []PeerReset
+	refreshes   []netip.Addr
 	notes       []Note
 	probes      []Probe
 	rdChanged   bool
@@ -134,8 +136,14 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.peerUp(ev, now)
 	case PeerDown:
 		c.peerDown(ev, now)
+	case PeerLimit:
+		c.peerLimit(ev, now)
 	case EndOfRIB:
 		c.endOfRIB(ev)
+	case RefreshBegin:
+		c.refreshBegin(ev, now)
+	case RefreshEnd:
+		c.refreshEnd(ev)
 	case AttachmentUp:
 		c.attachmentUp(ev.Attachment, now)
 	case AttachmentDown:
@@ -182,20 +190,23 @@ func (c *Core) Flush(now time.Time) Output {
 	c.contestAgain(now)
 	c.releaseWays(now)
 	c.review()
+	c.makeRoom(now)
 	c.decide(now)
 	c.reap(now)
 	c.retry(now)
 	look := c.audit(now)
 	out := Output{
-		Routes: c.routes,
-		Notes:  c.notes,
-		Probes: c.probes,
-		Look:   look,
+		Routes:    c.routes,
+		Resets:    c.resets,
+		Refreshes: c.refreshes,
+		Notes:     c.notes,
+		Probes:    c.probes,
+		Look:      look,
 	}
 	if !c.quiet(now) {
 		out.Kernel = c.nextBatch()
 	}
-	c.routes, c.notes, c.probes = nil, nil, nil
+	c.routes, c.resets, c.refreshes, c.notes, c.probes = nil, nil, nil, nil, nil
 	if c.rdChanged {
 		out.RDNumbers, c.rdChanged = maps.Clone(c.rdNumbers), false
 	}
@@ -261,21 +272,6 @@ func emptied[T any](queue []T) []T {
 	return queue[:0]
 }
 
-// expire drops what was retained from sessions that did not come back in time (GR-06, GR-09).
-func (c *Core) expire(now time.Time) {
-	for _, addr := range c.peerAddrs() {
-		p := c.peers[addr]
-		if !p.retainUntil.IsZero() && !now.Before(p.retainUntil) {
-			p.retainUntil = time.Time{}
-			n := c.sweep(p)
-			c.note(Note{Kind: NotePeerRoutes, Peer: addr, Count: n, Reason: "stale routes dropped: restart time is over"})
-		}
-		if !p.up && p.paths == 0 {
-			delete(c.peers, addr)
-		}
-	}
-}
-
 // reap lets go of what an earlier life left in the kernel once every expected peer has said all it knows, or has had its
 // time.
 func (c *Core) reap(now time.Time) {
@@ -299,7 +295,7 @@ func (c *Core) reap(now time.Time) {
 	}
 }
 
-func (c *Core) reapAt() time.Time { return c.started.Add(cmp.Or(c.cfg.ReapAfter, defaultReap)) }
+func (c *Core) reapAt() time.Time { return c.started.Add(cmp.Or(c.cfg.ReapAfter, DefaultReapAfter)) }
 
 // heardAll reports whether all configured peers have sent their End-of-RIB. Without configured peers only time tells.
 func (c *Core) heardAll() bool {
@@ -333,7 +329,16 @@ func (c *Core) wake(now time.Time) time.Time {
 	}
 	soonest(c.nextSweep)
 	for _, p := range c.peers {
-		soonest(p.retainUntil)
+		soonest(p.stale.ages)
+		soonest(p.stale.ends)
+		if p.limit.left > 0 {
+			soonest(p.limit.wake(p))
+		}
+	}
+	for _, v := range c.vrfs {
+		if v.room.freed && v.room.over > 0 {
+			soonest(latest(c.nextRoom, now))
+		}
 	}
 	for _, vtep := range c.heldWays() {
 		soonest(c.ways[vtep].until)

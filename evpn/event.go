@@ -14,21 +14,66 @@ type PeerUp struct {
 	ASN      uint32 // the peer's
 	RouterID netip.Addr
 	// Forwarding says that a peer that restarted kept its forwarding state (the F bit for EVPN, GR-06); routes retained
-	// from its last session are dropped at once otherwise.
+	// from its last session are dropped at once otherwise. LongLived says the same of those beyond the restart time (the F
+	// bit of RFC 9494), and Keep that they stay in any case, as on-peer-loss says, until End-of-RIB.
 	Forwarding bool
-	NeedEncap  bool // refuse this peer's routes without an encapsulation instead of reading them as VXLAN (EN-03)
+	LongLived  bool
+	Keep       bool
+	StaleTime  time.Duration // that the peer has for its End-of-RIB when routes were retained (GR-09); zero: 3 minutes
+	NeedEncap  bool          // refuse this peer's routes without an encapsulation instead of reading them as VXLAN (EN-03)
+	Limit      RouteLimit
+}
+
+// RouteLimit bounds the routes of one peer (SE-04).
+type RouteLimit struct {
+	Most   int // routes; 0: no limit
+	Warn   int // routes from which on the operator is told; 0: none
+	Action LimitAction
+}
+
+// LimitAction says what becomes of a peer with more routes than it may have.
+type LimitAction uint8
+
+// Limit actions.
+const (
+	LimitStop  LimitAction = iota // further routes are not taken; those there are stay, and may change
+	LimitWarn                     // nothing
+	LimitReset                    // the session ends with Cease 6/1
+)
+
+var limitActions = [...]string{LimitStop: "stop", LimitWarn: "warn", LimitReset: "reset"}
+
+func (a LimitAction) String() string { return limitActions[a] }
+
+// PeerLimit replaces the limit that PeerUp came with.
+type PeerLimit struct {
+	Peer  netip.Addr
+	Limit RouteLimit
 }
 
 // PeerDown says that the session ended, or that the peer left the configuration.
 type PeerDown struct {
 	Peer   netip.Addr
 	Reason string
-	// Retain asks to keep the peer's routes, as graceful restart negotiated says (GR-05); the core bounds how long.
+	// Retain asks to keep the peer's routes, as graceful restart negotiated says (GR-05).
 	Retain time.Duration
+	// LongLived asks to keep them for as long again after that, the least preferred of all (RFC 9494, LL-02).
+	LongLived time.Duration
+	// Keep asks to keep them so long, whatever was negotiated: on-peer-loss. Beyond Retain they are least preferred too.
+	Keep time.Duration
+	// Again says that what was retained already, since the session before, may stay when this one ends (GR-09, LL-04).
+	Again bool
 }
 
 // EndOfRIB says that the peer has sent all it had (GR-04).
 type EndOfRIB struct{ Peer netip.Addr }
+
+// RefreshBegin says that the peer sends all its routes once more, up to RefreshEnd; those it does not send are gone then
+// (RFC 7313, RR-03).
+type RefreshBegin struct{ Peer netip.Addr }
+
+// RefreshEnd says that the peer has sent all its routes since RefreshBegin.
+type RefreshEnd struct{ Peer netip.Addr }
 
 // Update is what one EVPN UPDATE says after RFC 7606: a route whose UPDATE must be treated as a withdraw stands in
 // Unreach. Reach and Attrs are kept by the core and must not be changed afterwards.
@@ -177,6 +222,9 @@ type Configure struct{ Config }
 
 func (PeerUp) event()         {}
 func (PeerDown) event()       {}
+func (PeerLimit) event()      {}
+func (RefreshBegin) event()   {}
+func (RefreshEnd) event()     {}
 func (EndOfRIB) event()       {}
 func (*Update) event()        {}
 func (AttachmentUp) event()   {}

@@ -100,7 +100,7 @@ func (x *explaining) best(p *Path, routes *pathList) {
 
 // wonBy puts a rule of choose.go into words; lostBy does so for the other side.
 var wonBy = map[string]string{
-	"sequence": "its higher sequence number", "sticky": "being sticky", "lowest VTEP": "the lowest VTEP at equal sequence numbers",
+	"long stale": "its peer being there", "sequence": "its higher sequence number", "sticky": "being sticky", "lowest VTEP": "the lowest VTEP at equal sequence numbers",
 }
 
 // unusable says why none of the routes gives forwarding state: they are refused, or have no say, which losers tells.
@@ -151,6 +151,8 @@ func lostBy(rule string) string {
 	switch rule {
 	case "sequence":
 		return "lost by its lower sequence number"
+	case "long stale":
+		return "lost because its peer is gone for long"
 	case "sticky":
 		return "lost to a sticky MAC"
 	case "lowest VTEP":

@@ -24,7 +24,8 @@ type macVRF struct {
 
 	pinned       map[MAC][]*ipEntry // IPs that are frozen with a MAC
 	framed       int                // bindings that frames told of
-	refusedHosts uint64             // times that a host claimed what is ours
+	room         room
+	refusedHosts uint64 // times that a host claimed what is ours
 }
 
 // derived is what the configuration makes of a VNI.
@@ -48,6 +49,9 @@ type macEntry struct {
 	owner  address // the VTEP that has it, here, or the zero address: nobody
 	mac    MAC
 	dirty  bool
+
+	counted bool // best is, in room.remote
+	over    bool // beyond a limit: see admitLocal
 }
 
 // home is what is known of a MAC beside the routes for it: as a host of ours, and as one that moved.
@@ -62,6 +66,7 @@ type home struct {
 	heard      []LocalIP  // from frames, until the bridge says that the MAC is there
 	flaps      *flaps     // nil: it did not move lately
 	left       *leftBehind
+	countedOn  string // the port, in room; "": none
 }
 
 // noHome is the home of MACs without one; nobody writes to it.

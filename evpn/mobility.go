@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -81,7 +82,10 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	}
 	remote := c.bestPath(v, &m.routes)
 	m.setReason("")
+	over := c.admitLocal(m)
+	c.setOver(m, over)
 	switch {
+	case over != "":
 	case m.flaps().frozen():
 		m.frozen()
 	case m.local() != nil && v.isGatewayMAC(m.mac):
@@ -95,6 +99,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 	} else {
 		m.best = c.passable(v, &m.routes, remote, noPath)
 	}
+	c.setOver(m, cmp.Or(over, c.admitRemote(m)))
 	c.noteMove(m, now)
 	c.noteContenders(m)
 	c.judge(m, now)
@@ -232,7 +237,7 @@ func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, mobi
 
 // isLocal reports whether the MAC is ours to announce.
 func (m *macEntry) isLocal() bool {
-	return m.local() != nil && !m.local().yielded && !m.vrf.isGatewayMAC(m.mac)
+	return m.local() != nil && !m.over && !m.local().yielded && !m.vrf.isGatewayMAC(m.mac)
 }
 
 // isAt reports whether the bridge has the MAC on that port; m may be nil.
@@ -367,7 +372,7 @@ func (c *Core) bestIPPath(e *ipEntry) *Path {
 // another MAC.
 func (e *ipEntry) lost(p *Path) bool {
 	m := e.vrf.macs[p.mac]
-	if m != nil && (m.isLocal() || m.flaps().frozen()) {
+	if m != nil && (m.isLocal() || m.flaps().frozen() || m.isBeyond()) {
 		return true
 	}
 	return e.flaps.dropped() || e.flaps.frozen() && p.mac != e.flaps.kept.mac

@@ -106,6 +106,8 @@ const (
 	NoteVTEPLost   // no way to a remote VTEP; Count is how often that was so lately
 	NoteVTEPBack   // it is used again
 	NoteLimit      // a host, or a VNI, has more addresses than are taken from frames
+	NoteMACLimit   // a MAC-VRF or a port has more MACs than it may
+	NoteRouteLimit // a peer nears the limit of its routes, or has reached it
 
 	NoteGateway // a host or VTEP claims a gateway, or the bridge, of ours (DG-02)
 	NoteFixedIP // a host claims an IP that is fixed elsewhere (ND-04)
@@ -138,14 +140,16 @@ type Probe struct {
 
 // Output is what Flush wants done.
 type Output struct {
-	Kernel   KernelBatch // empty Ops: nothing to write
-	Backlog  int         // kernel entries that wait for a later batch
-	Routes   []RouteOp
-	Notes    []Note
-	Probes   []Probe
-	VTEPs    []netip.Addr // when not nil: the remote VTEPs to report VTEPReachable of
-	ReadBack []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
-	Look     []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; Looked answers
+	Kernel    KernelBatch // empty Ops: nothing to write
+	Backlog   int         // kernel entries that wait for a later batch
+	Routes    []RouteOp
+	Notes     []Note
+	Probes    []Probe
+	VTEPs     []netip.Addr // when not nil: the remote VTEPs to report VTEPReachable of
+	ReadBack  []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
+	Look      []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; Looked answers
+	Resets    []PeerReset  // peers with more routes than they may have
+	Refreshes []netip.Addr // peers to ask for all their routes: some were not taken, and there is room now
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
 	RDNumbers map[VNI]uint16
 	// Resequenced says that Sequences changed, which should be remembered soon.

@@ -66,6 +66,8 @@ var noteWords = [...]word{
 	NoteLimit:         {"ip", "limit"},
 	NoteVTEPLost:      {"vtep", "lost"},
 	NoteVTEPBack:      {"vtep", "back"},
+	NoteRouteLimit:    {"peer", "limit"},
+	NoteMACLimit:      {"mac", "limit"},
 	NoteGateway:       {"mac", "gateway"},
 	NoteFixedIP:       {"ip", "fixed"},
 	NoteDuplicateMAC:  {"mac", "duplicate"},

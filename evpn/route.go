@@ -166,6 +166,21 @@ func (a *Attrs) ASPathLen() int {
 	return n
 }
 
+// Communities of long-lived graceful restart (RFC 9494 §3.2, §3.3).
+const (
+	communityLLGRStale = 0xffff0006
+	communityNoLLGR    = 0xffff0007
+)
+
+func (a *Attrs) hasCommunity(c uint32) bool {
+	for b := a.Communities; len(b) >= 4; b = b[4:] {
+		if binary.BigEndian.Uint32([]byte(b[:4])) == c {
+			return true
+		}
+	}
+	return false
+}
+
 // HasAS reports whether asn is anywhere in the AS path (CB-10).
 func (a *Attrs) HasAS(asn uint32) bool {
 	for p := a.ASPath; len(p) >= 2; {

@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -183,6 +184,12 @@ func (s *story) do(w *words) {
 		s.fact(verb == "-", w)
 	case "eor":
 		s.handle(EndOfRIB{Peer: w.addr()})
+	case "refresh-begin":
+		s.handle(RefreshBegin{Peer: w.addr()})
+	case "refresh-end":
+		s.handle(RefreshEnd{Peer: w.addr()})
+	case "limit":
+		s.handle(PeerLimit{Peer: w.addr(), Limit: w.routeLimit()})
 	case "synced":
 		s.handle(Synced{})
 	case "config":
@@ -346,10 +353,22 @@ func (s *story) peer(gone bool, w *words) {
 		switch word := w.next(); word {
 		case "forwarding":
 			up.Forwarding = true
+		case "long-lived-forwarding":
+			up.LongLived = true
+		case "kept":
+			up.Keep = true
+		case "limit":
+			up.Limit = w.routeLimit()
 		case "need-encap":
 			up.NeedEncap = true
 		case "retain":
 			down.Retain = w.duration()
+		case "long-lived":
+			down.LongLived = w.duration()
+		case "keep":
+			down.Keep = w.duration()
+		case "again":
+			down.Again = true
 		default:
 			s.fatalf("unknown word %q", word)
 		}
@@ -360,6 +379,29 @@ func (s *story) peer(gone bool, w *words) {
 		return
 	}
 	s.handle(up)
+}
+
+// routeLimit reads MOST WARN ACTION.
+func (w *words) routeLimit() RouteLimit {
+	l := RouteLimit{Most: int(w.number()), Warn: int(w.number())}
+	word := w.next()
+	i := slices.Index(limitActions[:], word)
+	if i < 0 {
+		w.fatalf("no limit action %q", word)
+	}
+	l.Action = LimitAction(i)
+	return l
+}
+
+// community reads the name of a community.
+func (w *words) community() string {
+	names := map[string]uint32{"llgr-stale": communityLLGRStale, "no-llgr": communityNoLLGR}
+	word := w.next()
+	c, ok := names[word]
+	if !ok {
+		w.fatalf("no community %q", word)
+	}
+	return string(binary.BigEndian.AppendUint32(nil, c))
 }
 
 // localMAC puts the bridge's row into the kernel, over ours, and tells of it.
@@ -400,6 +442,8 @@ func (s *story) route(gone bool, w *words) {
 		switch word := w.next(); word {
 		case "peer":
 			u.Peer = w.addr()
+		case "community":
+			attrs.Communities += w.community()
 		case "type2":
 			r.Key.Type = TypeMACIP
 		case "type3":
@@ -617,6 +661,8 @@ func (s *story) policy(p *VNIPolicy, w *words) {
 			p.Import = append(p.Import[:0:0], pattern)
 		case "export":
 			p.Export = []RT{w.rt()}
+		case "max-macs": // local port remote
+			p.Limits = MACLimits{int(w.number()), int(w.number()), int(w.number())}
 		case "strict-tag":
 			p.StrictTag = true
 		case "sticky-static":

@@ -11,7 +11,7 @@ import (
 var noteNames = map[NoteKind]string{
 	NoteVNIUp: "vni-up", NoteVNIDown: "vni-down", NoteVNIFault: "vni-fault", NoteMACMoved: "mac-moved",
 	NoteStickyMAC: "sticky-mac", NoteRefused: "refused", NoteForeign: "foreign", NoteKernel: "kernel",
-	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes", NoteLimit: "limit",
+	NoteDrift: "drift", NoteReaped: "reaped", NotePeerRoutes: "peer-routes", NoteLimit: "limit", NoteRouteLimit: "route-limit", NoteMACLimit: "mac-limit",
 	NoteDuplicateMAC: "duplicate-mac", NoteDuplicateIP: "duplicate-ip", NoteDuplicateOver: "duplicate-over",
 	NoteVTEPLost: "vtep-lost", NoteVTEPBack: "vtep-back",
 	NoteGateway: "gateway", NoteFixedIP: "fixed-ip",
@@ -43,6 +43,12 @@ func (s *story) print(out Output) {
 	}
 	for _, p := range out.Probes {
 		s.printf("probe vni %d port %s mac %s ip %s", p.VNI, p.Port, p.MAC, p.IP)
+	}
+	for _, r := range out.Resets {
+		s.printf("reset peer %s, most %d", r.Peer, r.Most)
+	}
+	for _, p := range out.Refreshes {
+		s.printf("refresh from peer %s", p)
 	}
 	if out.ReleaseEoR {
 		s.printf("release-eor")
@@ -180,7 +186,7 @@ func (s *story) show(w *words) {
 			if r.Rejected != "" {
 				rejected = ": " + r.Rejected
 			}
-			s.printf("route %s peer %s vtep %s%s%s", r.Key, r.Peer, r.Attrs.NextHop, flags("best", r.Best, "stale", r.Stale), rejected)
+			s.printf("route %s peer %s vtep %s%s%s", r.Key, r.Peer, r.Attrs.NextHop, flags("best", r.Best, r.Stale, r.Stale != ""), rejected)
 		}
 	case "own":
 		for _, r := range s.core.OwnRoutes() {

@@ -113,6 +113,7 @@ type VNIView struct {
 
 	LocalIPv6, RemoteIPv6 int // of LocalIPs and RemoteIPs
 
+	OverLimit     int // MACs that are known and beyond a limit
 	DuplicateMACs int
 	DuplicateIPs  int
 	RefusedHosts  uint64 // times that a host claimed a gateway, or the bridge, of ours
@@ -124,7 +125,7 @@ type RouteView struct {
 	Attrs    Attrs
 	Peer     netip.Addr // the zero Addr for our own
 	Received time.Time
-	Stale    bool
+	Stale    string // "": of the peer's present session; "stale": of the one before; "long-lived": the least preferred
 	Best     bool
 	VNIs     []VNI  // that import it
 	Rejected string // why it gives no forwarding state; "" when it does, or was not the best
@@ -137,7 +138,13 @@ type PeerView struct {
 	Routes  int
 	Refused int // of Routes: they give no forwarding state
 	EoR     bool
-	Stale   bool // routes of an earlier session are retained
+	// Stale is the number of routes of an earlier session that are retained, Aged says that they are the least preferred,
+	// Until when they go.
+	Stale int
+	Aged  bool
+	Until time.Time
+	Limit RouteLimit
+	Left  int // routes of this session that were not taken, since the limit is reached
 }
 
 // Totals are the sums over all VNIs.
@@ -234,7 +241,7 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 
 // shown reports whether the MAC is a row of the table.
 func (m *macEntry) shown() bool {
-	return m.local() != nil || m.best != nil || m.place.have.there() || m.flaps().duplicate()
+	return m.local() != nil || m.best != nil || m.over || m.place.have.there() || m.flaps().duplicate()
 }
 
 func (c *Core) macView(m *macEntry) MACView {
@@ -278,7 +285,7 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 		cand := p.candidate()
 		cand.Best = p == m.best
 		if !cand.Best {
-			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps().verdict(), c.whyCutOff(p.Attrs.NextHop), winner.beats(p.claim()), "same claim by another route or peer")
+			cand.Lost = cmp.Or(c.refuse(m.vrf, p), m.flaps().verdict(), c.whyCutOff(p.Attrs.NextHop), beyond(m), winner.beats(p.claim()), "same claim by another route or peer")
 		}
 		out = append(out, cand)
 	}
@@ -307,7 +314,7 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 		if !cand.Best {
 			switch {
 			case e.lost(p):
-				cand.Lost = cmp.Or(e.flaps.verdict(), "its MAC is on a local port")
+				cand.Lost = cmp.Or(e.flaps.verdict(), beyond(e.vrf.macs[p.mac]), "its MAC is on a local port")
 			case e.best != nil:
 				cand.Lost = cmp.Or(c.refuse(e.vrf, p), c.whyCutOff(p.Attrs.NextHop), e.best.claim().beats(p.claim()), "same claim by another route or peer")
 			default:
@@ -428,7 +435,7 @@ func (c *Core) VNIs() []VNIView {
 			view.OwnRoutes++
 		}
 		view.OwnRoutes += len(v.gateways)
-		view.RefusedHosts = v.refusedHosts
+		view.RefusedHosts, view.OverLimit = v.refusedHosts, v.room.over
 		for _, m := range v.macs {
 			if m.announced() {
 				view.OwnRoutes++
@@ -481,7 +488,7 @@ func (c *Core) Routes(peer netip.Addr) []RouteView {
 func (c *Core) routeView(p *Path) RouteView {
 	view := RouteView{
 		Route: p.Route(), Attrs: *p.Attrs, Peer: p.peer.addr,
-		Received: time.Unix(0, p.received), Stale: p.session != p.peer.session || !p.peer.up,
+		Received: time.Unix(0, p.received), Stale: p.staleness(),
 	}
 	for _, v := range c.importers(c.attrs[p.Attrs], p.Attrs) {
 		view.VNIs = append(view.VNIs, v.vni)
@@ -546,18 +553,30 @@ func (c *Core) OwnRoutes() []RouteView {
 
 // Peers returns what the core knows of its peers, by address.
 func (c *Core) Peers() []PeerView {
-	refused := map[*peer]int{}
+	refused := map[netip.Addr]int{}
 	for _, path := range c.rib.paths {
 		for ; path != nil; path = path.nextKey {
 			if c.rejected(path) != "" {
-				refused[path.peer]++
+				refused[path.peer.addr]++
 			}
 		}
 	}
+	out := c.PeerStates()
+	for i := range out {
+		out[i].Refused = refused[out[i].Peer]
+	}
+	return out
+}
+
+// PeerStates is Peers without what takes a walk over all routes: Refused.
+func (c *Core) PeerStates() []PeerView {
 	var out []PeerView
 	for _, addr := range c.peerAddrs() {
 		p := c.peers[addr]
-		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, Refused: refused[p], EoR: p.complete, Stale: !p.retainUntil.IsZero()}
+		view := PeerView{Peer: addr, Up: p.up, Routes: p.paths, EoR: p.complete, Limit: p.limit.RouteLimit, Left: p.limit.left}
+		if !p.stale.refresh {
+			view.Stale, view.Aged, view.Until = p.paths-p.fresh, p.stale.aged, p.stale.ends
+		}
 		out = append(out, view)
 	}
 	return out

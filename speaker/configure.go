@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
 )
 
 // Configure makes the peers what cfg says: new ones are started, missing ones are told so (6/3), changed ones start
@@ -54,7 +55,7 @@ func (s *Speaker) setSockets(old, next *config.Config) error {
 func sameSession(a, b config.Peer) bool {
 	b.Description, b.Port, b.Passive, b.ConnectRetry = a.Description, a.Port, a.Passive, a.ConnectRetry
 	b.Multihop, b.TTLSecurity, b.Password, b.PasswordFile = a.Multihop, a.TTLSecurity, a.Password, a.PasswordFile
-	b.Keepalive = a.Keepalive
+	b.Keepalive, b.OnPeerLoss, b.StaleTime, b.MaxRoutes = a.Keepalive, a.OnPeerLoss, a.StaleTime, a.MaxRoutes
 	return a == b
 }
 
@@ -98,6 +99,7 @@ func (s *Speaker) stopChanged(cfg *config.Config) {
 	}
 	s.mu.Lock()
 	var stopping []*peer
+	var limits []evpn.Event
 	for addr, p := range s.peers {
 		want, keep := wanted[addr]
 		if p.dynamic.IsValid() {
@@ -115,6 +117,9 @@ func (s *Speaker) stopChanged(cfg *config.Config) {
 				p.log.WithError(err).Warn("options of the connection not changed, it starts anew")
 				same = false
 			} else {
+				if p.cfg.MaxRoutes != want.MaxRoutes {
+					limits = append(limits, evpn.PeerLimit{Peer: addr, Limit: want.MaxRoutes.Limit()})
+				}
 				p.cfg = want
 				p.poke()
 			}
@@ -131,6 +136,9 @@ func (s *Speaker) stopChanged(cfg *config.Config) {
 		stopping = append(stopping, p)
 	}
 	s.mu.Unlock()
+	if len(limits) > 0 {
+		s.emit(limits)
+	}
 	for _, p := range stopping {
 		<-p.stopped
 		s.forget(p)

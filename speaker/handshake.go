@@ -74,7 +74,7 @@ func (s *session) readOpen() ([]byte, error) {
 func negotiate(cfg config.Peer, o *open) negotiated {
 	n := negotiated{
 		as4: o.has(capAS4), extended: o.has(capExtendedMessage), refresh: o.has(capRefresh),
-		hold: min(cfg.HoldTime, o.hold),
+		hold: min(cfg.HoldTime, o.hold), enhanced: o.has(capEnhancedRefresh) && o.has(capRefresh),
 	}
 	for _, f := range o.families() {
 		n.evpn = n.evpn || f == familyEVPN
@@ -85,6 +85,7 @@ func negotiate(cfg config.Peer, o *open) negotiated {
 		n.notification = gr.Notification
 		if gr.EVPN && n.evpn {
 			n.retain = gr.RestartTime
+			n.longLived = min(o.longLived().StaleTime, cfg.LongLived)
 		}
 	}
 	return n
@@ -139,9 +140,6 @@ func (s *session) established() error {
 		s.outer.timeout.Store(int64(max(s.neg.hold/3, time.Second)))
 		s.timers.Go(s.keepAlive)
 	}
-	if s.cfg.MaxRoutes > 0 {
-		s.known = make(map[evpn.RouteKey]struct{})
-	}
 	log := s.log.WithFields(logrus.Fields{"asn": s.open.asn, "routerid": s.open.routerID.String()})
 	if !s.neg.evpn {
 		log.Warn("session up, but the peer does not offer EVPN")
@@ -152,12 +150,19 @@ func (s *session) established() error {
 	}
 	log.Info("session up")
 	s.up = true
-	gr := s.open.graceful()
+	gr, cfg := s.open.graceful(), s.p.config()
 	s.batch = append(s.batch, evpn.PeerUp{
 		Peer: s.p.addr, ASN: s.open.asn, RouterID: s.open.routerID,
-		Forwarding: gr.EVPN && gr.Forwarding && s.cfg.GracefulRestart > 0, NeedEncap: s.cfg.NeedEncap,
+		Forwarding: gr.EVPN && gr.Forwarding && cfg.GracefulRestart > 0 && !cfg.OnPeerLoss.Withdraw,
+		LongLived:  s.neg.longLived > 0 && s.open.longLived().Forwarding && !cfg.OnPeerLoss.Withdraw,
+		Keep:       cfg.OnPeerLoss.Keep > 0, StaleTime: cfg.StaleTime,
+		NeedEncap: cfg.NeedEncap, Limit: cfg.MaxRoutes.Limit(),
 	})
 	s.flush()
+	if now := s.p.config().MaxRoutes; now != cfg.MaxRoutes { // Configure may have told the core before it knew of the session
+		s.batch = append(s.batch, evpn.PeerLimit{Peer: s.p.addr, Limit: now.Limit()})
+		s.flush()
+	}
 	if s.neg.rtc {
 		s.waitForMemberships()
 	}

@@ -38,6 +38,8 @@ type SessionInfo struct {
 	AS4          bool          // negotiated
 	Extended     bool          // extended messages negotiated
 	Refresh      bool          // the peer takes ROUTE-REFRESH
+	Enhanced     bool          // with a begin and an end (RFC 7313)
+	Held         time.Time     // no session before: the peer had too many routes; zero: there may be one
 	Graceful     GracefulInfo
 	Counters     Counters
 	LastError    string    // why the last session, or attempt at one, ended
@@ -51,9 +53,10 @@ type SessionInfo struct {
 type GracefulInfo struct {
 	Negotiated   bool
 	RestartTime  time.Duration
-	Restarting   bool // R: the peer has just restarted
-	Forwarding   bool // F: it kept its forwarding state for EVPN
-	Notification bool // N on both sides (RFC 8538)
+	Restarting   bool          // R: the peer has just restarted
+	Forwarding   bool          // F: it kept its forwarding state for EVPN
+	Notification bool          // N on both sides (RFC 8538)
+	LongLived    time.Duration // how long the peer's routes are kept beyond RestartTime (RFC 9494); 0: not negotiated
 }
 
 // Counters count over all sessions of a peer since it was configured.
@@ -86,6 +89,9 @@ func (p *peer) info() SessionInfo {
 	}
 	i.Counters.SkippedTypes = maps.Clone(p.counters.SkippedTypes)
 	i.Since = p.since
+	if time.Now().Before(p.held) {
+		i.Held = p.held
+	}
 	if s := p.current; s != nil {
 		i.ASN, i.RouterID = s.open.asn, s.open.routerID
 		if a, ok := netip.AddrFromSlice(localIP(s)); ok {
@@ -93,10 +99,11 @@ func (p *peer) info() SessionInfo {
 		}
 		gr := s.open.graceful()
 		i.HoldTime, i.EVPN, i.RTC, i.AS4 = s.neg.hold, s.neg.evpn, s.neg.rtc, s.neg.as4
-		i.Extended, i.Refresh = s.neg.extended, s.neg.refresh
+		i.Extended, i.Refresh, i.Enhanced = s.neg.extended, s.neg.refresh, s.neg.enhanced
 		i.Graceful = GracefulInfo{
 			Negotiated: s.neg.stays && gr.EVPN, RestartTime: gr.RestartTime, Restarting: gr.Restarting,
 			Forwarding: gr.Forwarding, Notification: s.neg.notification,
+			LongLived: s.neg.longLived,
 		}
 	}
 	return i

@@ -10,10 +10,11 @@ import (
 
 // Error codes and Cease subcodes of a NOTIFICATION (RFC 4271 §4.5, RFC 4486, RFC 6608, RFC 8538).
 const (
-	codeOpen  = 2
-	codeHold  = 4
-	codeFSM   = 5
-	codeCease = 6
+	codeOpen    = 2
+	codeHold    = 4
+	codeFSM     = 5
+	codeCease   = 6
+	codeRefresh = 7
 
 	ceaseMaxRoutes    = 1
 	ceaseShutdown     = 2
@@ -105,6 +106,7 @@ var subcodeNames = map[[2]uint8]string{
 	{3, 4}: "attribute flags", {3, 5}: "attribute length", {3, 6}: "invalid ORIGIN", {3, 8}: "invalid NEXT_HOP",
 	{3, 9}: "optional attribute", {3, 10}: "invalid network field", {3, 11}: "malformed AS_PATH",
 	{5, 1}: "in OpenSent", {5, 2}: "in OpenConfirm", {5, 3}: "in Established",
+	{7, 1}: "invalid message length",
 	{6, 1}: "maximum number of routes reached", {6, 2}: "administrative shutdown", {6, 3}: "peer deconfigured",
 	{6, 4}: "administrative reset", {6, 5}: "connection rejected", {6, 6}: "other configuration change",
 	{6, 7}: "connection collision", {6, 8}: "out of resources", {6, 9}: "hard reset", {6, 10}: "BFD down",

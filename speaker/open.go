@@ -15,6 +15,8 @@ const (
 	capExtendedMessage = 6  // RFC 8654
 	capGracefulRestart = 64 // RFC 4724, RFC 8538
 	capAS4             = 65 // RFC 6793
+	capEnhancedRefresh = 70 // RFC 7313
+	capLongLived       = 71 // RFC 9494
 )
 
 // Bits of the graceful restart capability: R and N in the first octet, F in the flags of a family.
@@ -173,38 +175,83 @@ func (o *open) graceful() graceful {
 	return g
 }
 
+// longLived is what a long-lived graceful restart capability says about EVPN.
+type longLived struct {
+	StaleTime  time.Duration // 0 to 16777215 s
+	Forwarding bool          // F
+}
+
+func (o *open) longLived() longLived {
+	var l longLived
+	for t := o.value(capLongLived); len(t) >= 7; t = t[7:] {
+		if familyAt(t, 2) == familyEVPN {
+			seconds := uint32(t[4])<<16 | uint32(t[5])<<8 | uint32(t[6])
+			l = longLived{time.Duration(seconds) * time.Second, t[3]&grForwarding != 0}
+		}
+	}
+	return l
+}
+
+// manner is what our OPEN says that GoBGP's does not.
+type manner struct {
+	hold      time.Duration
+	graceful  bool          // send the graceful restart capability
+	longLived time.Duration // long-lived stale time; 0: do not send the capability
+	restarted bool          // R
+	preserved bool          // F: forwarding goes on, or went on, without us
+}
+
 // ownOpen turns GoBGP's OPEN into ours. GoBGP cannot say what the capability has to say here: R only until our routes
 // are announced again, F also on a reconnect without a restart (else the peer drops at our return what it had kept), no
 // capability at all although GoBGP needs it on for its End-of-RIB, and hold time 0, which its API reads as "default".
-func ownOpen(msg []byte, restart bool, gr, preserved bool, hold time.Duration) []byte {
+func ownOpen(msg []byte, m manner) []byte {
 	o, err := parseOpen(msg)
 	if err != nil {
 		return msg // GoBGP's own; the peer will say what it thinks of it
 	}
 	out := slices.Clone(msg[:openOpts])
-	binary.BigEndian.PutUint16(out[openHold:], uint16(hold/time.Second))
+	binary.BigEndian.PutUint16(out[openHold:], uint16(m.hold/time.Second))
 	caps := make([]byte, 0, len(msg))
 	for _, c := range o.caps {
 		if c.code == capGracefulRestart {
-			if !gr || len(c.value) < 2 {
+			if !m.graceful || len(c.value) < 2 {
 				continue
 			}
-			c.value = slices.Clone(c.value)
-			c.value[0] &^= grRestarting
-			if restart {
-				c.value[0] |= grRestarting
-			}
-			for t := c.value[2:]; len(t) >= 4; t = t[4:] {
-				t[3] &^= grForwarding
-				if preserved && familyAt(t, 2) == familyEVPN {
-					t[3] |= grForwarding
-				}
-			}
+			c.value = m.gracefulValue(c.value)
 		}
 		caps = append(append(caps, c.code, byte(len(c.value))), c.value...)
 	}
+	caps = append(caps, capEnhancedRefresh, 0)
+	if m.graceful && m.longLived > 0 {
+		caps = append(caps, capLongLived, 7, 0, 25, 70, m.forwarding())
+		seconds := uint32(m.longLived / time.Second)
+		caps = append(caps, byte(seconds>>16), byte(seconds>>8), byte(seconds))
+	}
 	out = append(out, 2, byte(len(caps)))
 	return sealOpen(append(out, caps...))
+}
+
+// gracefulValue is the value of GoBGP's graceful restart capability with our bits in it.
+func (m manner) gracefulValue(engines []byte) []byte {
+	value := slices.Clone(engines)
+	value[0] &^= grRestarting
+	if m.restarted {
+		value[0] |= grRestarting
+	}
+	for t := value[2:]; len(t) >= 4; t = t[4:] {
+		t[3] &^= grForwarding
+		if familyAt(t, 2) == familyEVPN {
+			t[3] |= m.forwarding()
+		}
+	}
+	return value
+}
+
+func (m manner) forwarding() byte {
+	if m.preserved {
+		return grForwarding
+	}
+	return 0
 }
 
 // engineOpen is the peer's OPEN as GoBGP shall see it: without a hold time, which the session keeps itself since GoBGP

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -31,6 +32,7 @@ const (
 type farewell struct {
 	subcode  uint8 // of Cease
 	text     string
+	most     int  // ceaseMaxRoutes: the limit
 	graceful bool // say nothing to a peer that takes part in graceful restart: it shall keep our routes
 	removed  bool // the peer left the configuration
 }
@@ -58,6 +60,7 @@ type peer struct {
 	dialing bool
 	pause   time.Duration // between attempts to dial
 	next    time.Time     // of the next attempt
+	held    time.Time     // no session before, whoever connects: too many routes
 	lastLog time.Time
 
 	since                  time.Time
@@ -90,6 +93,8 @@ func (p *peer) run(ctx context.Context) {
 				continue
 			}
 			due = time.After(pause)
+		} else if hold := p.idleHold(); hold > 0 {
+			due = time.After(hold)
 		}
 		select {
 		case <-due:
@@ -117,8 +122,15 @@ func (p *peer) dialAt() (at time.Time, ok bool) {
 func (p *peer) retired() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = p.closed || p.dynamic.IsValid() && len(p.conns) == 0
+	p.closed = p.closed || p.dynamic.IsValid() && len(p.conns) == 0 && !time.Now().Before(p.held)
 	return p.closed
+}
+
+// idleHold is how long no session is allowed.
+func (p *peer) idleHold() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Until(p.held)
 }
 
 // dial makes one attempt.
@@ -175,6 +187,11 @@ func (p *peer) start(ctx context.Context, c *net.TCPConn, dialed bool) bool {
 	if p.closed {
 		return false
 	}
+	if time.Now().Before(p.held) {
+		p.log.Debug("connection during idle hold refused")
+		_ = c.Close()
+		return true
+	}
 	unfinished := 0
 	for s := range p.conns {
 		if !s.dialed && s.phase != established {
@@ -223,6 +240,10 @@ func (p *peer) ended(s *session, e *ending) {
 			p.setPause(max(p.pause, firstBackoff))
 		}
 	}
+	if n := e.sent.unwrapped(); n != nil && n.code == codeCease && n.subcode == ceaseMaxRoutes && p.cfg.MaxRoutes.IdleHold > 0 {
+		p.held = time.Now().Add(p.cfg.MaxRoutes.IdleHold)
+		p.pause, p.next = firstBackoff, p.held
+	}
 	delete(p.conns, s)
 	if p.current == s {
 		p.current = nil
@@ -263,6 +284,16 @@ func (p *peer) poke() {
 	}
 }
 
+// unhold lets a peer come up again that had too many routes.
+func (p *peer) unhold() {
+	p.mu.Lock()
+	if !p.held.IsZero() {
+		p.held, p.next = time.Time{}, time.Now()
+	}
+	p.mu.Unlock()
+	p.poke()
+}
+
 // reset ends all connections of the peer with a Cease.
 func (p *peer) reset(f *farewell) {
 	p.mu.Lock()
@@ -281,6 +312,9 @@ func (s *session) dismiss(f *farewell) {
 	e := &ending{reason: f.text}
 	if !f.graceful || !s.p.keepsRoutes(s) {
 		e.sent = cease(f.subcode, f.text)
+	}
+	if f.subcode == ceaseMaxRoutes {
+		e.sent.data = binary.BigEndian.AppendUint32([]byte{0, 25, 70}, uint32(min(f.most, math.MaxUint32))) // RFC 4486 §4
 	}
 	s.end(e)
 }

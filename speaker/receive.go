@@ -80,9 +80,6 @@ func (s *session) update(msg []byte) error {
 		}
 		r.Reach, r.Attrs = r.Reach[:0], nil
 	}
-	if err := s.limit(r); err != nil {
-		return err
-	}
 	if u := r.Take(s.p.addr); u != nil {
 		s.batch = append(s.batch, u)
 	}
@@ -132,32 +129,6 @@ func (s *session) looped(a *evpn.Attrs) bool {
 		}
 	}
 	return false
-}
-
-// limit ends the session when the peer has more routes than it may (SE-04).
-func (s *session) limit(r *wire.Result) error {
-	if s.known == nil {
-		return nil
-	}
-	for _, k := range r.Unreach {
-		delete(s.known, k)
-	}
-	for i := range r.Reach {
-		s.known[r.Reach[i].Key] = struct{}{}
-	}
-	most := s.cfg.MaxRoutes
-	if len(s.known) > most {
-		data := binary.BigEndian.AppendUint32([]byte{0, 25, 70}, uint32(min(most, 1<<32-1))) // RFC 4486 §4
-		return &ending{
-			reason: fmt.Sprintf("peer has more than %d routes", most),
-			sent:   &notification{codeCease, ceaseMaxRoutes, data},
-		}
-	}
-	if !s.warned && len(s.known) >= most-most/4 {
-		s.warned = true
-		s.log.WithFields(logrus.Fields{"routes": len(s.known), "limit": most}).Warn("peer is near its limit of routes")
-	}
-	return nil
 }
 
 // otherFamily deals with an UPDATE that has nothing of EVPN in it.
@@ -223,27 +194,4 @@ func mpFamilies(body []byte) (fs []family, whole bool) {
 		return nil, true
 	}
 	return fs, true
-}
-
-// refresh passes a ROUTE-REFRESH on (RR-01), if it is for a family in use and plain: others are ignored (RR-02).
-func (s *session) refresh(msg []byte) error {
-	if len(msg) != wire.HeaderLen+4 {
-		return &wire.ResetError{
-			Code: wire.CodeHeader, Subcode: wire.SubcodeBadLength, Data: append([]byte(nil), msg[16:18]...),
-			Reason: fmt.Sprintf("ROUTE-REFRESH of %d octets", len(msg)),
-		}
-	}
-	f := familyAt(msg[wire.HeaderLen:], 3)
-	wanted := f == familyEVPN && s.neg.evpn || f == familyRTC && s.neg.rtc
-	if !wanted || msg[wire.HeaderLen+2] != 0 {
-		s.p.count(func(c *Counters) { c.Dropped++ })
-		return nil
-	}
-	return s.ask(f)
-}
-
-// refreshMessage asks for all routes of a family.
-func refreshMessage(f family) []byte {
-	b := binary.BigEndian.AppendUint16(nil, uint16(f>>16))
-	return wire.AppendMessage(nil, wire.MessageRouteRefresh, append(b, 0, byte(f)))
 }

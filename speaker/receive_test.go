@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -268,24 +267,6 @@ func TestLoopedRoutes(t *testing.T) {
 		if len(u.Reach) != 0 || !slices.Equal(u.Unreach, []evpn.RouteKey{r.Key}) || n.info(p.id).Counters.Looped != before+1 {
 			t.Errorf("%s: %+v", name, u)
 		}
-	}
-}
-
-func TestRouteLimit(t *testing.T) {
-	n, p := pair(t, func(c *config.Config, _ *raw) { c.Peers[0].MaxRoutes = 10 })
-	p.handshake()
-	await[evpn.PeerUp](n, nil)
-	for i := range 30 { // the same ten again are no more
-		_, msg := sentinel(t, p, i%10)
-		p.send(msg)
-	}
-	key, msg := sentinel(t, p, 3)
-	p.send(msg)
-	await(n, reaches(key))
-	_, msg = sentinel(t, p, 10)
-	p.send(msg)
-	if got := p.expectNotification(codeCease, ceaseMaxRoutes); !strings.HasSuffix(got.String(), hex.EncodeToString([]byte{0, 25, 70, 0, 0, 0, 10})) {
-		t.Error(got)
 	}
 }
 

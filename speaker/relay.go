@@ -89,6 +89,7 @@ func (s *session) ask(f family) error {
 // askNow is ask with s.legMu held.
 func (s *session) askNow(f family) error {
 	if !s.holding && !s.leg.dumps(f).due() {
+		s.beginAnswer(f)
 		return s.leg.write(refreshMessage(f))
 	}
 	if !slices.Contains(s.held, f) {
@@ -127,13 +128,16 @@ func (s *session) pass(l *leg, kind wire.MessageType, msg []byte, marks family) 
 	case wire.MessageOpen:
 		l.open = append([]byte(nil), msg...)
 		l.began.open = true
-		restart := !s.p.sp.released.Load()
-		msg = ownOpen(msg, restart, s.cfg.GracefulRestart > 0, !s.p.sp.flushOnExit.Load(), s.cfg.HoldTime)
+		restarted := !s.p.sp.released.Load()
+		msg = ownOpen(msg, manner{
+			hold: s.cfg.HoldTime, graceful: s.cfg.GracefulRestart > 0, longLived: s.cfg.LongLived,
+			restarted: restarted, preserved: !s.p.sp.flushOnExit.Load() && !(restarted && s.p.sp.lost.Load()),
+		})
 	case wire.MessageUpdate:
 		if marks == 0 {
 			msg = s.told.update(msg)
 		} else if !s.passEoR(marks) {
-			msg = nil
+			msg = s.endAnswer(marks)
 		}
 	case wire.MessageKeepalive:
 		l.began.keepalive = true

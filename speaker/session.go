@@ -58,6 +58,7 @@ type session struct {
 	members members
 	holding bool     // GoBGP is not to be asked for its table
 	held    []family // what it is to be asked for later
+	answer  answer   // to a ROUTE-REFRESH of the peer
 
 	timers   sync.WaitGroup
 	phase    phase
@@ -70,9 +71,7 @@ type session struct {
 	decoder *wire.Decoder
 	result  wire.Result
 	batch   []evpn.Event
-	up      bool                       // the core knows
-	known   map[evpn.RouteKey]struct{} // the peer's routes, when there is a limit
-	warned  bool                       // of the limit
+	up      bool // the core knows
 
 	mu       sync.Mutex
 	patience time.Duration // how long the peer may be silent; 0: for ever
@@ -84,9 +83,11 @@ type session struct {
 // negotiated is what both OPENs allow.
 type negotiated struct {
 	evpn, rtc, as4, extended, refresh bool
+	enhanced                          bool          // ROUTE-REFRESH with begin and end (RFC 7313)
 	notification                      bool          // N on both sides (RFC 8538)
 	hold                              time.Duration // 0: no timer
 	retain                            time.Duration // how long the peer's routes outlive the session; 0: not
+	longLived                         time.Duration // how long beyond that (RFC 9494)
 	stays                             bool          // the peer takes part in graceful restart and so may keep ours
 }
 
@@ -248,9 +249,8 @@ func (s *session) end(e *ending) {
 func (s *session) finish() {
 	s.p.wg.Go(s.outer.drain)
 	e := s.ended
-	retain := s.retention(e)
 	if s.up {
-		s.batch = append(s.batch, evpn.PeerDown{Peer: s.p.addr, Reason: e.reason, Retain: retain})
+		s.batch = append(s.batch, s.loss(e))
 	}
 	s.flush()
 	s.p.ended(s, e)
@@ -264,16 +264,30 @@ func (s *session) finish() {
 	}
 }
 
-// retention says how long the peer's routes are kept: not at all when either side gave notice, unless both agreed that
-// only a Hard Reset counts (RFC 4724 §4.2, RFC 8538 §4).
-func (s *session) retention(e *ending) time.Duration {
+// loss is what the core is to know of the end of a session. What was agreed does not hold when either side gave notice,
+// unless both agreed that only a Hard Reset counts (RFC 4724 §4.2, RFC 8538 §4); on-peer-loss may go beyond it.
+func (s *session) loss(e *ending) evpn.PeerDown {
+	down := evpn.PeerDown{Peer: s.p.addr, Reason: e.reason}
+	policy := s.p.config().OnPeerLoss
+	if policy.Withdraw {
+		return down
+	}
+	agreed, kept := true, true
 	for _, n := range []*notification{e.sent, e.received} {
-		if n != nil && (!s.neg.notification || n.hardReset()) {
-			return 0
-		}
+		agreed = agreed && (n == nil || s.neg.notification && !n.hardReset())
 	}
-	if !s.up {
-		return 0
+	switch n := e.sent.unwrapped(); {
+	case e.received != nil && e.received.hardReset():
+		kept = false
+	case n != nil && n.code == codeCease:
+		kept = n.subcode != ceaseMaxRoutes && n.subcode != ceaseDeconfigured
 	}
-	return s.neg.retain
+	if agreed {
+		down.Retain, down.LongLived = s.neg.retain, s.neg.longLived
+	}
+	if kept {
+		down.Keep = policy.Keep
+	}
+	down.Again = s.neg.notification || down.LongLived > 0 || down.Keep > 0
+	return down
 }

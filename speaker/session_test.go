@@ -260,32 +260,6 @@ func TestSlowCore(t *testing.T) {
 	}
 }
 
-// TestRetention: who keeps whose routes when (RFC 4724 §4.2, RFC 8538, GR-05 to GR-08).
-func TestRetention(t *testing.T) {
-	for name, c := range map[string]struct {
-		caps []byte
-		end  func(*raw)
-		want time.Duration
-	}{
-		"no graceful restart": {nil, func(p *raw) { p.c.Close() }, 0},
-		"connection lost":     {gr(0, 30, 0), func(p *raw) { p.c.Close() }, 30 * time.Second},
-		"notification":        {gr(0, 30, 0), func(p *raw) { p.send(cease(ceaseShutdown, "").message()) }, 0},
-		"notification, N":     {gr(grNotification, 30, 0), func(p *raw) { p.send(cease(ceaseReset, "").message()) }, 30 * time.Second},
-		"hard reset, N":       {gr(grNotification, 30, 0), func(p *raw) { p.send(cease(ceaseShutdown, "").hardened().message()) }, 0},
-		"our fault, N":        {gr(grNotification, 30, 0), func(p *raw) { p.send(make([]byte, 19)) }, 30 * time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n, p := pair(t, func(_ *config.Config, p *raw) { p.caps = c.caps })
-			p.handshake()
-			await[evpn.PeerUp](n, nil)
-			c.end(p)
-			if e := await[evpn.PeerDown](n, nil); e.Retain != c.want {
-				t.Errorf("%+v", e)
-			}
-		})
-	}
-}
-
 // TestReturn: a peer that comes back without its forwarding state loses its stale routes first (GR-06).
 func TestReturn(t *testing.T) {
 	n, p := pair(t, func(_ *config.Config, p *raw) { p.caps = gr(0, 30, grForwarding) })

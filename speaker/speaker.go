@@ -30,6 +30,7 @@ type Speaker struct {
 	routerID    netip.Addr
 	flushOnExit atomic.Bool   // of the configuration
 	released    atomic.Bool   // ReleaseEoR was called
+	lost        atomic.Bool   // ForwardingLost was called
 	refused     atomic.Uint64 // connections from strangers
 	quit        chan struct{} // closed when Run ends: the sink is not read any more
 
@@ -204,6 +205,10 @@ func (s *Speaker) SetImportRTs(rts []evpn.RT) error {
 	return errors.Join(errs...)
 }
 
+// ForwardingLost says that the kernel's entries of our last life are gone: until ReleaseEoR our OPENs say so, and peers drop
+// the routes of ours that they have kept (GR-01, GR-06).
+func (s *Speaker) ForwardingLost() { s.lost.Store(true) }
+
 // ReleaseEoR says that all local routes have been given to Apply: EVPN End-of-RIB may go out on all sessions, present
 // and future (GR-04), and our OPENs no longer say that we have restarted. Further calls do nothing.
 func (s *Speaker) ReleaseEoR() {
@@ -268,10 +273,19 @@ func (s *Speaker) RequestRefresh(addr netip.Addr) error {
 }
 
 // ClosePeer ends the peer's session with a Cease, administrative reset (6/4), that carries reason. It comes up again by
-// itself. A peer that is not configured is no error.
+// itself, and so does one that had too many routes. A peer that is not configured is no error.
 func (s *Speaker) ClosePeer(addr netip.Addr, reason string) {
 	if p, err := s.find(addr); err == nil {
+		p.unhold()
 		p.reset(&farewell{subcode: ceaseReset, text: reason})
+	}
+}
+
+// LimitPeer ends the session of a peer that has more than most routes with a Cease 6/1, and lets it come up again only when
+// its idle hold time is over. A peer that is not configured is no error.
+func (s *Speaker) LimitPeer(addr netip.Addr, most int) {
+	if p, err := s.find(addr); err == nil {
+		p.reset(&farewell{subcode: ceaseMaxRoutes, text: fmt.Sprintf("peer has more than %d routes", most), most: most})
 	}
 }
 

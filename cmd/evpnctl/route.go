@@ -27,7 +27,8 @@ func (c *cli) routeCommand() *cobra.Command {
 		Long: `EVPN routes, received and our own, also the refused ones.
 
 STATUS: chosen (forwarding follows it), accepted (another one was chosen), refused (wide and JSON say why), advertised
-(our own).`,
+(our own). Behind it: stale (the peer's session is gone or restarting), long-lived (for so long that any other route is
+preferred).`,
 		Example: "  evpnctl show route --type 2 --vni 100\n  evpnctl show route --peer 10.0.0.254 -o wide\n" +
 			"  evpnctl show bgp l2vpn evpn route type multicast",
 	}, t, "vni", "type", "rd", "peer", "mac", "ip", "in", "out")
@@ -42,7 +43,7 @@ var routeColumns = []column[route]{
 	text("IP", routeIP),
 	optional("VNI", routeVNI),
 	text("NEXT-HOP", route.GetNextHop),
-	text("STATUS", route.GetStatus),
+	text("STATUS", routeStatus),
 	text("PEER", route.GetPeer).wide(),
 	elapsed("RECEIVED", route.GetReceived).wide(),
 	list("RTS", route.GetRouteTargets).wide(),
@@ -57,6 +58,13 @@ var routeColumns = []column[route]{
 	number("LOCAL-PREF", route.GetLocalPref).wide(),
 	text("ORIGINATOR", route.GetOriginatorId).wide(),
 	text("REASON", route.GetReason).wide(),
+}
+
+func routeStatus(r route) string {
+	if r.Stale != "" {
+		return r.Status + "," + r.Stale
+	}
+	return r.Status
 }
 
 func routeIP(r route) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -71,7 +72,8 @@ var peerColumns = []column[peer]{
 	text("ROUTER-ID", peer.GetRouterId).wide(),
 	text("LOCAL", peer.GetLocalAddress).wide(),
 	text("EOR", func(p peer) string { return yesNo(p.EndOfRibReceived) }).wide(),
-	flag("STALE", peer.GetStale).wide(),
+	optional("STALE", peer.GetRoutesStale).wide(),
+	optional("LIMIT", peer.GetRouteLimit).wide(),
 	number("UPS", peer.GetEstablished).wide(),
 	text("DESCRIPTION", peer.GetDescription),
 }
@@ -89,11 +91,10 @@ func (c *cli) printSummary(s *evpnv1.Status, peers *evpnv1.ListPeersResponse) er
 		return err
 	}
 	for _, p := range peers.Peers {
-		if p.Reason == "" {
-			continue
-		}
-		if err := c.print("%s: %s\n", p.Address, p.Reason); err != nil {
-			return err
+		for _, line := range peerRemarks(p, peers.AsOf.AsTime()) {
+			if err := c.print("%s: %s\n", p.Address, line); err != nil {
+				return err
+			}
 		}
 	}
 	n := s.GetCounts()
@@ -102,6 +103,29 @@ func (c *cli) printSummary(s *evpnv1.Status, peers *evpnv1.ListPeersResponse) er
 		n.GetPeersEstablished(), n.GetPeers(), n.GetVnisUp(), n.GetVnis(), n.GetVteps(),
 		n.GetMacsLocal(), n.GetMacsRemote(), n.GetNeighborsLocal(), n.GetNeighborsRemote(),
 		n.GetRoutesReceived(), n.GetRoutesRefused(), n.GetRoutesAdvertised())
+}
+
+// peerRemarks is what there is to say of a peer that no column has.
+func peerRemarks(p peer, now time.Time) []string {
+	var lines []string
+	if p.Reason != "" {
+		lines = append(lines, p.Reason)
+	}
+	if p.RoutesStale > 0 {
+		line := fmt.Sprintf("%d stale routes kept for another %s", p.RoutesStale, span(p.StaleUntil.AsTime().Sub(now)))
+		if p.LongLivedStale {
+			line += ", least preferred"
+		}
+		lines = append(lines, line)
+	}
+	if p.RoutesNotTaken > 0 {
+		lines = append(lines, fmt.Sprintf("%d announcements not taken, the limit is %d routes", p.RoutesNotTaken, p.RouteLimit))
+	}
+	if p.IdleHoldUntil != nil {
+		lines = append(lines, fmt.Sprintf("no session for another %s: too many routes; evpnctl clear peer ends that",
+			span(p.IdleHoldUntil.AsTime().Sub(now))))
+	}
+	return lines
 }
 
 func kernelWord(s *evpnv1.Status) string {

@@ -21,6 +21,7 @@ func (c *cli) vniCommand() *cobra.Command {
 			optional("VLAN", item.GetVlan),
 			number("VTEPS", item.GetVteps),
 			text("MACS(L/R)", func(v item) string { return pair(v.MacsLocal, v.MacsRemote) }),
+			optional("OVER-LIMIT", item.GetMacsOverLimit).wide(),
 			text("IPS(L/R)", func(v item) string { return pair(v.NeighborsLocal, v.NeighborsRemote) }),
 			flag("SUPPRESS", item.GetArpSuppression),
 			text("REQUESTS(A/U/F)", requests),

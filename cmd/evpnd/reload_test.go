@@ -50,7 +50,8 @@ var edits = map[string][]string{
 	"route-targets": {"vtep:", "route-targets: frr\nvtep:"}, "auto-vnis": {"vtep:", "auto-vnis: false\nvtep:"},
 	"snooping": {"vtep:", "snooping: false\nvtep:"}, "arp-suppression": {"vtep:", "arp-suppression: true\nvtep:"},
 	"vtep-reachability": {"vtep:", "vtep-reachability: no-default\nvtep:"}, "vtep-hold": {"vtep:", "vtep-hold: 5s\nvtep:"},
-	"snooping-rate":  {"vtep:", "snooping-rate: 500\nvtep:"},
+	"snooping-rate": {"vtep:", "snooping-rate: 500\nvtep:"},
+	"max-macs":      {"vtep:", "max-macs: {port: 9}\nvtep:"}, "on-peer-loss": {"vtep:", "on-peer-loss: withdraw\nvtep:"},
 	"manage-devices": {"vtep:", "manage-devices: true\nvtep:"}, "flush-on-exit": {"vtep:", "flush-on-exit: true\nvtep:"},
 	"state-dir": {"state-dir: ", "state-dir: /tmp"},
 
@@ -76,7 +77,7 @@ func init() {
 	for key, value := range map[string]string{
 		"description": "x", "local-address": "127.0.0.1", "interface": "lo", "multihop": "2", "ttl-security": "1",
 		"password-file": "key", "hold-time": "30s", "keepalive": "5s", "graceful-restart": "60s", "rt-constraint": "true",
-		"need-encapsulation": "true", "max-routes": "10",
+		"need-encapsulation": "true", "max-routes": "10", "long-lived": "60s", "stale-time": "20s", "on-peer-loss": "keep-for 5m",
 	} {
 		edits["peers[]."+key] = []string{"asn: 65001", "asn: 65001, " + key + ": " + value}
 		edits["dynamic-peers[]."+key] = []string{"asn: 65002", "asn: 65002, " + key + ": " + value}
@@ -87,7 +88,7 @@ func init() {
 	for key, value := range map[string]string{
 		"rd": "10.0.0.1:5", "import": "[\"65000:7\"]", "export": "[\"65000:7\"]", "strict-tag": "true", "static-macs": "sticky",
 		"gateways": "[{mac: \"02:00:5e:00:01:01\", ip: 172.16.0.254}]", "snooping": "false", "arp-suppression": "true",
-		"manage": "true",
+		"manage": "true", "max-macs": "{port: 9}",
 	} {
 		edits["vnis[]."+key] = []string{"off: false", key + ": " + value}
 	}

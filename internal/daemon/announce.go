@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ type announcement struct {
 	rdNumbers  map[evpn.VNI]uint16
 	releaseEoR bool
 	since      time.Time // when the first fact on a local host behind routes was taken in; zero: there is none
+	resets     []evpn.PeerReset
+	refreshes  []netip.Addr
 }
 
 // add appends what the core wants to be told next. While BGP is slow, of each route the last word stays, so that what
@@ -42,6 +45,8 @@ func (a *announcement) add(o evpn.Output, since time.Time) {
 		a.rdNumbers = o.RDNumbers
 	}
 	a.releaseEoR = a.releaseEoR || o.ReleaseEoR
+	a.resets = append(a.resets, o.Resets...)
+	a.refreshes = append(a.refreshes, o.Refreshes...)
 }
 
 // coalesce drops every op on a route that a later one makes needless.
@@ -61,7 +66,8 @@ func (a *announcement) coalesce() {
 }
 
 func (a *announcement) empty() bool {
-	return len(a.routes) == 0 && a.imports == nil && a.rdNumbers == nil && !a.releaseEoR
+	return len(a.routes) == 0 && a.imports == nil && a.rdNumbers == nil && !a.releaseEoR &&
+		len(a.resets) == 0 && len(a.refreshes) == 0
 }
 
 // announce is the announcer goroutine: it alone hands routes to BGP.
@@ -120,6 +126,14 @@ func (d *Daemon) setImports(open *unfinished) error {
 // tell hands one announcement on. What is remembered for the next life comes before peers can see it, and End-of-RIB
 // after all routes (GR-04).
 func (d *Daemon) tell(ctx context.Context, a announcement, open *unfinished) {
+	for _, r := range a.resets {
+		d.bgp.LimitPeer(r.Peer, r.Most)
+	}
+	for _, peer := range a.refreshes {
+		if err := d.bgp.RequestRefresh(peer); err != nil {
+			d.log.WithError(err).Warn("routes that were not taken cannot be asked for, clear the peer to get them")
+		}
+	}
 	if a.rdNumbers != nil {
 		open.numbers = a.rdNumbers
 		if err := d.save(open); err != nil {

@@ -106,7 +106,7 @@ func protoVNI(v evpn.VNIView) *evpnv1.VNI {
 		Vtep: text(v.Local), Rd: v.RD.String(), ImportRts: texts(v.Import), ExportRts: texts(v.Export), Faults: faults,
 		Vteps: uint32(v.VTEPs), MacsLocal: uint32(v.LocalMACs), MacsRemote: uint32(v.RemoteMACs),
 		NeighborsLocal: uint32(v.LocalIPs), NeighborsRemote: uint32(v.RemoteIPs), Since: timestamp(v.Since),
-		ArpSuppression: v.Suppress,
+		ArpSuppression: v.Suppress, MacsOverLimit: uint32(v.OverLimit),
 	}
 }
 
@@ -203,7 +203,7 @@ func protoRoute(v evpn.RouteView) *evpnv1.Route {
 		Sticky: a.Sticky, DefaultGateway: a.DefaultGateway, NdFlags: ndFlagNames(a), Origin: originName(a.Origin),
 		AsPath: asPathText(a.ASPath), LocalPref: a.LocalPref, Med: a.MED, OriginatorId: text(a.OriginatorID),
 		ClusterList: clusterTexts(a.ClusterList), Communities: communityTexts(a.Communities),
-		ExtendedCommunities: extendedTexts(a.ExtComms), Received: timestamp(v.Received),
+		ExtendedCommunities: extendedTexts(a.ExtComms), Received: timestamp(v.Received), Stale: v.Stale,
 	}
 	switch {
 	case !v.Peer.IsValid():
@@ -300,8 +300,16 @@ func clusterTexts(s string) []string {
 	return eachOf(s, 4, func(b []byte) string { return netip.AddrFrom4([4]byte(b)).String() })
 }
 
+// The communities that have names here (RFC 9494, RFC 1997).
+var communityNames = map[uint32]string{
+	0xffff0006: "llgr-stale", 0xffff0007: "no-llgr", 0xffffff01: "no-export", 0xffffff02: "no-advertise",
+}
+
 func communityTexts(s string) []string {
 	return eachOf(s, 4, func(b []byte) string {
+		if name, ok := communityNames[binary.BigEndian.Uint32(b)]; ok {
+			return name
+		}
 		return fmt.Sprintf("%d:%d", binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))
 	})
 }

@@ -59,6 +59,8 @@ type BGP interface {
 	// Run holds the sessions and reports what they say, until ctx ends.
 	Run(ctx context.Context) error
 	Configure(cfg *config.Config) error
+	// ForwardingLost says before Run that no kernel entry of the last life is left.
+	ForwardingLost()
 	// Apply, SetImportRTs and ReleaseEoR are called by one goroutine, in order.
 	Apply(ops []evpn.RouteOp) error
 	SetImportRTs(rts []evpn.RT) error
@@ -66,6 +68,7 @@ type BGP interface {
 	Sessions() []speaker.SessionInfo
 	Engine() speaker.EngineInfo
 	ClosePeer(peer netip.Addr, reason string)
+	LimitPeer(peer netip.Addr, most int)
 	RequestRefresh(peer netip.Addr) error
 }
 
@@ -151,6 +154,13 @@ func New(opts Options) *Daemon {
 		heart:       newHeartbeat(opts.Watchdog),
 	}
 	d.keepPeers(opts.Config)
+	lost, err := rebooted(opts.Config.StateDir)
+	if err != nil {
+		opts.Log.WithError(err).Warn("not known whether the host was rebooted, peers are told that it was not")
+	}
+	if lost {
+		opts.BGP.ForwardingLost()
+	}
 	remembered, err := loadHosts(opts.Config.StateDir, now)
 	if err != nil {
 		opts.Log.WithError(err).Warn("hosts of the last start not used, addresses of silent ones may be withdrawn")

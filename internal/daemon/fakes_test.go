@@ -293,6 +293,8 @@ func (r *recorder) SetImportRTs(rts []evpn.RT) error {
 	return r.importErr
 }
 
+func (r *recorder) ForwardingLost() { r.journal.add("forwarding lost") }
+
 func (r *recorder) ReleaseEoR() { r.journal.add("release End-of-RIB") }
 
 func (r *recorder) Engine() speaker.EngineInfo {
@@ -303,6 +305,10 @@ func (r *recorder) Sessions() []speaker.SessionInfo {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.sessions)
+}
+
+func (r *recorder) LimitPeer(peer netip.Addr, most int) {
+	r.journal.add("peer %s has more than %d routes", peer, most)
 }
 
 func (r *recorder) ClosePeer(peer netip.Addr, reason string) {

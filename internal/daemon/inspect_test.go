@@ -126,7 +126,7 @@ func steady(v any) any {
 	case map[string]any:
 		for key, value := range v {
 			switch key {
-			case "asOf", "started", "uptime", "configLoaded", "lastReadBack", "since", "received", "leaseEnd":
+			case "asOf", "started", "uptime", "configLoaded", "lastReadBack", "since", "received", "staleUntil", "leaseEnd":
 				if value != "2026-03-01T12:00:00Z" {
 					v[key] = "*"
 				}

@@ -62,6 +62,7 @@ var (
 	metricDupMACs    = gauge("evpn_duplicate_macs", "MACs that two hosts have, by VNI.", "vni")
 	metricDupIPs     = gauge("evpn_duplicate_ips", "Host addresses that two hosts have, by VNI.", "vni")
 	metricClaims     = counter("evpn_refused_host_claims_total", "Times that a local host claimed a gateway, or the bridge, of this host, by VNI.", "vni")
+	metricOver       = gauge("evpn_macs_over_limit", "MACs that are beyond a limit, and so neither announced nor written, by VNI.", "vni")
 	metricMoves      = counter("evpn_mac_moves_total", "Changes of a MAC's owner by VNI.", "vni")
 	metricVTEPs      = gauge("evpn_vteps", "Remote VTEPs in the flood list by VNI.", "vni")
 	metricCut        = gauge("evpn_vteps_unreachable", "Remote VTEPs that nothing is sent to, since the underlay has no way there.")
@@ -96,6 +97,11 @@ var (
 	metricDiscarded = counter("evpn_peer_attributes_discarded_total", "Attributes with an error that cost nothing else (RFC 7606).", "peer")
 	metricSkipped   = counter("evpn_peer_routes_skipped_total", "Routes of types that are not decoded.", "peer")
 
+	metricPeerRoutes = gauge("evpn_peer_routes", "Routes held of a peer.", "peer")
+	metricStale      = gauge("evpn_peer_stale_routes", "Routes kept of an earlier session of a peer, by preference, normal or least.", "peer", "preference")
+	metricMost       = gauge("evpn_peer_route_limit", "Most routes that a peer may have; 0: no limit.", "peer")
+	metricNotTaken   = gauge("evpn_peer_routes_not_taken", "Announcements in a peer's session that are beyond its limit of routes.", "peer")
+
 	metricReplaced = counter("evpn_engine_replacements_total", "Times a fresh BGP engine was put behind the living sessions.")
 	metricWear     = gauge("evpn_engine_withdrawn_routes", "Withdrawn routes that the BGP engine keeps in memory.")
 	metricBuild    = gauge("evpnd_build_info", "Version of the daemon, and of Go.", "version", "goversion")
@@ -103,11 +109,11 @@ var (
 	metricReloaded = gauge("evpnd_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.")
 
 	allMetrics = []metric{
-		metricInfo, metricService, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricMoves, metricVTEPs, metricCut, metricLosses, metricRoutes,
+		metricInfo, metricService, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricOver, metricMoves, metricVTEPs, metricCut, metricLosses, metricRoutes,
 		metricUnimported, metricWanted, metricPending, metricBlocked, metricOps, metricRetries, metricRepaired, metricTampered,
 		metricResyncs, metricReadBack, metricOverruns, metricUnread, metricQueue, metricSnooped, metricRequests, metricSuppress, metricSnooping, metricPeers,
 		metricPeerSince, metricPeerUps, metricFlaps, metricMessages, metricUpdates, metricMalformed, metricDiscarded,
-		metricSkipped, metricReplaced, metricWear, metricBuild, metricReload, metricReloaded,
+		metricSkipped, metricPeerRoutes, metricStale, metricMost, metricNotTaken, metricReplaced, metricWear, metricBuild, metricReload, metricReloaded,
 	}
 )
 
@@ -124,6 +130,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	var vnis []evpn.VNIView
+	var peers []evpn.PeerView
 	var t evpn.Totals
 	var moves map[evpn.VNI]uint64
 	defer func() {
@@ -131,7 +138,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.NewInvalidMetric(metricBuild.desc, c.d.panicked("scrape", r))
 		}
 	}()
-	err := c.d.ask(ctx, func(core *evpn.Core) { vnis, t, moves = core.VNIs(), core.Totals(), maps.Clone(c.d.moves) })
+	err := c.d.ask(ctx, func(core *evpn.Core) {
+		vnis, peers, t, moves = core.VNIs(), core.PeerStates(), core.Totals(), maps.Clone(c.d.moves)
+	})
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(metricBuild.desc, err) // the scrape fails
 		return
@@ -157,6 +166,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range c.d.bgp.Sessions() {
 		s.peer(&p)
 	}
+	for i := range peers {
+		s.peerRoutes(&peers[i])
+	}
 	s.kernel(c.d.kernel.Status())
 	c.loop(s)
 }
@@ -174,6 +186,7 @@ func (s samples) vni(v *evpn.VNIView) {
 	s.send(metricDupMACs, float64(v.DuplicateMACs), vni)
 	s.send(metricDupIPs, float64(v.DuplicateIPs), vni)
 	s.send(metricClaims, float64(v.RefusedHosts), vni)
+	s.send(metricOver, float64(v.OverLimit), vni)
 	s.send(metricVTEPs, float64(v.VTEPs), vni)
 	s.send(metricSuppress, boolValue(v.Suppress), vni)
 }
@@ -195,6 +208,19 @@ func (s samples) peer(p *speaker.SessionInfo) {
 		skipped += routes
 	}
 	s.send(metricSkipped, float64(skipped), peer)
+}
+
+func (s samples) peerRoutes(v *evpn.PeerView) {
+	normal, least := v.Stale, 0
+	if v.Aged {
+		normal, least = 0, v.Stale
+	}
+	peer := v.Peer.String()
+	s.send(metricPeerRoutes, float64(v.Routes), peer)
+	s.send(metricStale, float64(normal), peer, "normal")
+	s.send(metricStale, float64(least), peer, "least")
+	s.send(metricMost, float64(v.Limit.Most), peer)
+	s.send(metricNotTaken, float64(v.Left), peer)
 }
 
 func (s samples) kernel(st dataplane.Status) {

@@ -47,6 +47,8 @@ var noteStyles = map[evpn.NoteKind]noteStyle{
 	evpn.NoteDrift:         {logrus.WarnLevel, "kernel differed from what was wanted, repaired", true},
 	evpn.NoteReaped:        {logrus.InfoLevel, "entries of an earlier life removed", false},
 	evpn.NotePeerRoutes:    {logrus.InfoLevel, "routes of a peer changed with its session", false},
+	evpn.NoteMACLimit:      {logrus.WarnLevel, "more macs than allowed", true},
+	evpn.NoteRouteLimit:    {logrus.WarnLevel, "peer near or at the limit of its routes", false},
 	evpn.NoteLimit:         {logrus.WarnLevel, "more host addresses than are taken from frames", true},
 }
 

@@ -70,7 +70,9 @@ func protoPeer(i speaker.SessionInfo, v evpn.PeerView) *evpnv1.Peer {
 		Address: i.Peer.String(), State: string(i.State), Asn: i.ASN, RouterId: text(i.RouterID), LocalAddress: text(i.LocalAddress),
 		Description: printable(i.Description), Dynamic: i.Dynamic,
 		Reason:         printable(cmp.Or(i.LastError, i.LastReceived)),
-		RoutesReceived: uint32(v.Routes), RoutesRefused: uint32(v.Refused), EndOfRibReceived: v.EoR, Stale: v.Stale,
+		RoutesReceived: uint32(v.Routes), RoutesRefused: uint32(v.Refused), EndOfRibReceived: v.EoR, Stale: v.Stale > 0,
+		RoutesStale: uint32(v.Stale), StaleUntil: timestamp(v.Until), LongLivedStale: v.Aged && v.Stale > 0,
+		RouteLimit: uint32(v.Limit.Most), RoutesNotTaken: uint32(v.Left), IdleHoldUntil: timestamp(i.Held),
 		Capabilities: capabilities(i), HoldTime: duration(i.HoldTime), Established: uint32(n.Established),
 		Counters: &evpnv1.PeerCounters{
 			UpdatesReceived: n.UpdatesIn, UpdatesSent: n.UpdatesOut, WithdrawsReceived: n.RoutesWithdrawn,
@@ -82,6 +84,9 @@ func protoPeer(i speaker.SessionInfo, v evpn.PeerView) *evpnv1.Peer {
 	}
 	if i.Graceful.Negotiated {
 		p.RestartTime = durationpb.New(i.Graceful.RestartTime)
+	}
+	if i.Graceful.LongLived > 0 {
+		p.LongLivedStaleTime = durationpb.New(i.Graceful.LongLived)
 	}
 	return p
 }
@@ -103,10 +108,12 @@ func capabilities(i speaker.SessionInfo) []string {
 		{"l2vpn-evpn", i.EVPN},
 		{"four-octet-as", i.AS4},
 		{"route-refresh", i.Refresh},
+		{"enhanced-refresh", i.Enhanced},
 		{"extended-message", i.Extended},
 		{"rt-constraint", i.RTC},
 		{"graceful-restart", i.Graceful.Negotiated},
 		{"notification-gr", i.Graceful.Notification},
+		{"long-lived-graceful-restart", i.Graceful.LongLived > 0},
 	} {
 		if c.has {
 			out = append(out, c.name)

@@ -807,28 +807,35 @@ func (x *ListPeersResponse) GetAsOf() *timestamppb.Timestamp {
 
 // Peer is one BGP neighbour.
 type Peer struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Address          string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // with a zone when it is link-local
-	State            string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`     // idle, connect, active, opensent, openconfirm, established
-	Asn              uint32                 `protobuf:"varint,3,opt,name=asn,proto3" json:"asn,omitempty"`        // 0: any, and not established
-	RouterId         string                 `protobuf:"bytes,4,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
-	LocalAddress     string                 `protobuf:"bytes,5,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
-	Description      string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
-	Dynamic          bool                   `protobuf:"varint,7,opt,name=dynamic,proto3" json:"dynamic,omitempty"`                                                // accepted by prefix, not configured by address
-	Since            *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`                                                     // when the session reached or left "established"; unset: never was
-	Reason           string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                                   // why the last session ended, or none comes up; may be ""
-	RoutesReceived   uint32                 `protobuf:"varint,10,opt,name=routes_received,json=routesReceived,proto3" json:"routes_received,omitempty"`           // held now
-	RoutesRefused    uint32                 `protobuf:"varint,11,opt,name=routes_refused,json=routesRefused,proto3" json:"routes_refused,omitempty"`              // of these: they give no forwarding state
-	RoutesAdvertised uint32                 `protobuf:"varint,12,opt,name=routes_advertised,json=routesAdvertised,proto3" json:"routes_advertised,omitempty"`     // ours, offered now; RT constraint may leave some of them out; 0 without EVPN
-	EndOfRibReceived bool                   `protobuf:"varint,13,opt,name=end_of_rib_received,json=endOfRibReceived,proto3" json:"end_of_rib_received,omitempty"` // in this session
-	Stale            bool                   `protobuf:"varint,15,opt,name=stale,proto3" json:"stale,omitempty"`                                                   // the session is down and its routes are kept: graceful restart
-	Capabilities     []string               `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`                                      // of the peer, in words: "l2vpn-evpn", "four-octet-as", "route-refresh"…
-	HoldTime         *durationpb.Duration   `protobuf:"bytes,17,opt,name=hold_time,json=holdTime,proto3" json:"hold_time,omitempty"`                              // negotiated; 0: never expires
-	RestartTime      *durationpb.Duration   `protobuf:"bytes,19,opt,name=restart_time,json=restartTime,proto3" json:"restart_time,omitempty"`                     // graceful restart time of the peer; unset: not negotiated
-	Established      uint32                 `protobuf:"varint,20,opt,name=established,proto3" json:"established,omitempty"`                                       // how often the session came up
-	Counters         *PeerCounters          `protobuf:"bytes,21,opt,name=counters,proto3" json:"counters,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Address            string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // with a zone when it is link-local
+	State              string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`     // idle, connect, active, opensent, openconfirm, established
+	Asn                uint32                 `protobuf:"varint,3,opt,name=asn,proto3" json:"asn,omitempty"`        // 0: any, and not established
+	RouterId           string                 `protobuf:"bytes,4,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
+	LocalAddress       string                 `protobuf:"bytes,5,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
+	Description        string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	Dynamic            bool                   `protobuf:"varint,7,opt,name=dynamic,proto3" json:"dynamic,omitempty"`                                                     // accepted by prefix, not configured by address
+	Since              *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`                                                          // when the session reached or left "established"; unset: never was
+	Reason             string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`                                                        // why the last session ended, or none comes up; may be ""
+	RoutesReceived     uint32                 `protobuf:"varint,10,opt,name=routes_received,json=routesReceived,proto3" json:"routes_received,omitempty"`                // held now
+	RoutesRefused      uint32                 `protobuf:"varint,11,opt,name=routes_refused,json=routesRefused,proto3" json:"routes_refused,omitempty"`                   // of these: they give no forwarding state
+	RoutesAdvertised   uint32                 `protobuf:"varint,12,opt,name=routes_advertised,json=routesAdvertised,proto3" json:"routes_advertised,omitempty"`          // ours, offered now; RT constraint may leave some of them out; 0 without EVPN
+	EndOfRibReceived   bool                   `protobuf:"varint,13,opt,name=end_of_rib_received,json=endOfRibReceived,proto3" json:"end_of_rib_received,omitempty"`      // in this session
+	Stale              bool                   `protobuf:"varint,15,opt,name=stale,proto3" json:"stale,omitempty"`                                                        // the session is down and its routes are kept: graceful restart
+	Capabilities       []string               `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`                                           // of the peer, in words: "l2vpn-evpn", "four-octet-as", "route-refresh"…
+	HoldTime           *durationpb.Duration   `protobuf:"bytes,17,opt,name=hold_time,json=holdTime,proto3" json:"hold_time,omitempty"`                                   // negotiated; 0: never expires
+	RestartTime        *durationpb.Duration   `protobuf:"bytes,19,opt,name=restart_time,json=restartTime,proto3" json:"restart_time,omitempty"`                          // graceful restart time of the peer; unset: not negotiated
+	LongLivedStaleTime *durationpb.Duration   `protobuf:"bytes,30,opt,name=long_lived_stale_time,json=longLivedStaleTime,proto3" json:"long_lived_stale_time,omitempty"` // that its routes are kept beyond that (RFC 9494); unset: not negotiated
+	RoutesStale        uint32                 `protobuf:"varint,31,opt,name=routes_stale,json=routesStale,proto3" json:"routes_stale,omitempty"`                         // of routes_received: of an earlier session, kept for now
+	StaleUntil         *timestamppb.Timestamp `protobuf:"bytes,32,opt,name=stale_until,json=staleUntil,proto3" json:"stale_until,omitempty"`                             // when these go; unset: there are none
+	LongLivedStale     bool                   `protobuf:"varint,33,opt,name=long_lived_stale,json=longLivedStale,proto3" json:"long_lived_stale,omitempty"`              // these are the least preferred: the restart time is over
+	RouteLimit         uint32                 `protobuf:"varint,34,opt,name=route_limit,json=routeLimit,proto3" json:"route_limit,omitempty"`                            // max-routes in force; 0: none
+	RoutesNotTaken     uint32                 `protobuf:"varint,35,opt,name=routes_not_taken,json=routesNotTaken,proto3" json:"routes_not_taken,omitempty"`              // announcements in this session beyond the limit
+	IdleHoldUntil      *timestamppb.Timestamp `protobuf:"bytes,36,opt,name=idle_hold_until,json=idleHoldUntil,proto3" json:"idle_hold_until,omitempty"`                  // no session before, after one with too many routes; unset: there may be one
+	Established        uint32                 `protobuf:"varint,20,opt,name=established,proto3" json:"established,omitempty"`                                            // how often the session came up
+	Counters           *PeerCounters          `protobuf:"bytes,21,opt,name=counters,proto3" json:"counters,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
@@ -976,6 +983,55 @@ func (x *Peer) GetHoldTime() *durationpb.Duration {
 func (x *Peer) GetRestartTime() *durationpb.Duration {
 	if x != nil {
 		return x.RestartTime
+	}
+	return nil
+}
+
+func (x *Peer) GetLongLivedStaleTime() *durationpb.Duration {
+	if x != nil {
+		return x.LongLivedStaleTime
+	}
+	return nil
+}
+
+func (x *Peer) GetRoutesStale() uint32 {
+	if x != nil {
+		return x.RoutesStale
+	}
+	return 0
+}
+
+func (x *Peer) GetStaleUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StaleUntil
+	}
+	return nil
+}
+
+func (x *Peer) GetLongLivedStale() bool {
+	if x != nil {
+		return x.LongLivedStale
+	}
+	return false
+}
+
+func (x *Peer) GetRouteLimit() uint32 {
+	if x != nil {
+		return x.RouteLimit
+	}
+	return 0
+}
+
+func (x *Peer) GetRoutesNotTaken() uint32 {
+	if x != nil {
+		return x.RoutesNotTaken
+	}
+	return 0
+}
+
+func (x *Peer) GetIdleHoldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IdleHoldUntil
 	}
 	return nil
 }
@@ -1197,6 +1253,7 @@ type VNI struct {
 	NeighborsLocal   uint32                 `protobuf:"varint,15,opt,name=neighbors_local,json=neighborsLocal,proto3" json:"neighbors_local,omitempty"`
 	NeighborsRemote  uint32                 `protobuf:"varint,16,opt,name=neighbors_remote,json=neighborsRemote,proto3" json:"neighbors_remote,omitempty"`
 	Since            *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=since,proto3" json:"since,omitempty"`                                                // of state
+	MacsOverLimit    uint32                 `protobuf:"varint,50,opt,name=macs_over_limit,json=macsOverLimit,proto3" json:"macs_over_limit,omitempty"`        // known, but beyond a limit: neither announced nor written
 	ArpSuppression   bool                   `protobuf:"varint,18,opt,name=arp_suppression,json=arpSuppression,proto3" json:"arp_suppression,omitempty"`       // ARP and ND for remote hosts are answered here
 	RequestsAnswered uint64                 `protobuf:"varint,19,opt,name=requests_answered,json=requestsAnswered,proto3" json:"requests_answered,omitempty"` // of ARP and ND requests of local hosts: for remote hosts, answered here
 	RequestsUnknown  uint64                 `protobuf:"varint,20,opt,name=requests_unknown,json=requestsUnknown,proto3" json:"requests_unknown,omitempty"`    // flooded: nobody is known to have the address
@@ -1353,6 +1410,13 @@ func (x *VNI) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *VNI) GetMacsOverLimit() uint32 {
+	if x != nil {
+		return x.MacsOverLimit
+	}
+	return 0
 }
 
 func (x *VNI) GetArpSuppression() bool {
@@ -2794,8 +2858,10 @@ type Route struct {
 	Communities         []string               `protobuf:"bytes,33,rep,name=communities,proto3" json:"communities,omitempty"`                                            // "65000:1"
 	ExtendedCommunities []string               `protobuf:"bytes,34,rep,name=extended_communities,json=extendedCommunities,proto3" json:"extended_communities,omitempty"` // all of them as they came, 16 hexadecimal digits each
 	Received            *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=received,proto3" json:"received,omitempty"`                                                  // or first announced
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// "": of the peer's present session; stale: of an earlier one, it counts like any other; long-lived: the least preferred
+	Stale         string `protobuf:"bytes,40,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -3071,6 +3137,13 @@ func (x *Route) GetReceived() *timestamppb.Timestamp {
 		return x.Received
 	}
 	return nil
+}
+
+func (x *Route) GetStale() string {
+	if x != nil {
+		return x.Stale
+	}
+	return ""
 }
 
 // PMSI is a PMSI Tunnel attribute (RFC 6514 §5).
@@ -4991,7 +5064,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"i\n" +
 	"\x11ListPeersResponse\x12#\n" +
 	"\x05peers\x18\x01 \x03(\v2\r.evpn.v1.PeerR\x05peers\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xc1\x05\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xa8\b\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x10\n" +
@@ -5010,7 +5083,16 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x05stale\x18\x0f \x01(\bR\x05stale\x12\"\n" +
 	"\fcapabilities\x18\x10 \x03(\tR\fcapabilities\x126\n" +
 	"\thold_time\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\bholdTime\x12<\n" +
-	"\frestart_time\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\vrestartTime\x12 \n" +
+	"\frestart_time\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\vrestartTime\x12L\n" +
+	"\x15long_lived_stale_time\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\x12longLivedStaleTime\x12!\n" +
+	"\froutes_stale\x18\x1f \x01(\rR\vroutesStale\x12;\n" +
+	"\vstale_until\x18  \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"staleUntil\x12(\n" +
+	"\x10long_lived_stale\x18! \x01(\bR\x0elongLivedStale\x12\x1f\n" +
+	"\vroute_limit\x18\" \x01(\rR\n" +
+	"routeLimit\x12(\n" +
+	"\x10routes_not_taken\x18# \x01(\rR\x0eroutesNotTaken\x12B\n" +
+	"\x0fidle_hold_until\x18$ \x01(\v2\x1a.google.protobuf.TimestampR\ridleHoldUntil\x12 \n" +
 	"\vestablished\x18\x14 \x01(\rR\vestablished\x121\n" +
 	"\bcounters\x18\x15 \x01(\v2\x15.evpn.v1.PeerCountersR\bcounters\"\xa4\x02\n" +
 	"\fPeerCounters\x12)\n" +
@@ -5024,7 +5106,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\"e\n" +
 	"\x10ListVNIsResponse\x12 \n" +
 	"\x04vnis\x18\x01 \x03(\v2\f.evpn.v1.VNIR\x04vnis\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xcd\x05\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xf5\x05\n" +
 	"\x03VNI\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -5048,7 +5130,8 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"macsRemote\x12'\n" +
 	"\x0fneighbors_local\x18\x0f \x01(\rR\x0eneighborsLocal\x12)\n" +
 	"\x10neighbors_remote\x18\x10 \x01(\rR\x0fneighborsRemote\x120\n" +
-	"\x05since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12'\n" +
+	"\x05since\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
+	"\x0fmacs_over_limit\x182 \x01(\rR\rmacsOverLimit\x12'\n" +
 	"\x0farp_suppression\x18\x12 \x01(\bR\x0earpSuppression\x12+\n" +
 	"\x11requests_answered\x18\x13 \x01(\x04R\x10requestsAnswered\x12)\n" +
 	"\x10requests_unknown\x18\x14 \x01(\x04R\x0frequestsUnknown\x12)\n" +
@@ -5182,7 +5265,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x02ip\x18\a \x01(\tR\x02ip\"m\n" +
 	"\x12ListRoutesResponse\x12&\n" +
 	"\x06routes\x18\x01 \x03(\v2\x0e.evpn.v1.RouteR\x06routes\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xec\a\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\x82\b\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x0e\n" +
@@ -5221,7 +5304,8 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\fcluster_list\x18  \x03(\tR\vclusterList\x12 \n" +
 	"\vcommunities\x18! \x03(\tR\vcommunities\x121\n" +
 	"\x14extended_communities\x18\" \x03(\tR\x13extendedCommunities\x126\n" +
-	"\breceived\x18# \x01(\v2\x1a.google.protobuf.TimestampR\breceived\"f\n" +
+	"\breceived\x18# \x01(\v2\x1a.google.protobuf.TimestampR\breceived\x12\x14\n" +
+	"\x05stale\x18( \x01(\tR\x05stale\"f\n" +
 	"\x04PMSI\x12\x16\n" +
 	"\x06tunnel\x18\x01 \x01(\tR\x06tunnel\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\rR\x05label\x12\x1a\n" +
@@ -5472,98 +5556,101 @@ var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	60, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
 	61, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
 	61, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	11, // 18: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
-	14, // 19: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	60, // 20: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 21: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
-	15, // 22: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
-	16, // 23: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
-	19, // 24: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	60, // 25: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 26: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 27: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
-	60, // 28: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
-	60, // 29: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
-	22, // 30: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	60, // 31: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 32: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 33: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	28, // 34: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	23, // 35: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	60, // 36: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	60, // 37: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
-	26, // 38: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	60, // 39: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 40: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 41: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	28, // 42: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	23, // 43: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	60, // 44: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	60, // 45: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	31, // 46: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	60, // 47: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	32, // 48: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	60, // 49: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	35, // 50: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	60, // 51: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	38, // 52: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	60, // 53: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 54: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	61, // 55: evpn.v1.Event.took:type_name -> google.protobuf.Duration
-	41, // 56: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	60, // 57: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
-	42, // 58: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
-	38, // 59: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	60, // 60: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	61, // 61: evpn.v1.Step.took:type_name -> google.protobuf.Duration
-	22, // 62: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
-	26, // 63: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
-	45, // 64: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
-	38, // 65: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
-	60, // 66: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
-	48, // 67: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
-	60, // 68: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
-	52, // 69: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
-	48, // 70: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
-	0,  // 71: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 72: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 73: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 74: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 75: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 76: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 77: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 78: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 79: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 80: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 81: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	49, // 82: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
-	51, // 83: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
-	46, // 84: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	54, // 85: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	56, // 86: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	58, // 87: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 88: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 89: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 90: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 91: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 92: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 93: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 94: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 95: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 96: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 97: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 98: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	50, // 99: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
-	53, // 100: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
-	47, // 101: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	55, // 102: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	57, // 103: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	59, // 104: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	88, // [88:105] is the sub-list for method output_type
-	71, // [71:88] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	61, // 18: evpn.v1.Peer.long_lived_stale_time:type_name -> google.protobuf.Duration
+	60, // 19: evpn.v1.Peer.stale_until:type_name -> google.protobuf.Timestamp
+	60, // 20: evpn.v1.Peer.idle_hold_until:type_name -> google.protobuf.Timestamp
+	11, // 21: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
+	14, // 22: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
+	60, // 23: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 24: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	15, // 25: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
+	16, // 26: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
+	19, // 27: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
+	60, // 28: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 29: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
+	60, // 30: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	60, // 31: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
+	60, // 32: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
+	22, // 33: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
+	60, // 34: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 35: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	60, // 36: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	28, // 37: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	23, // 38: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	60, // 39: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	60, // 40: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	26, // 41: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	60, // 42: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 43: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	60, // 44: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	28, // 45: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	23, // 46: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	60, // 47: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	60, // 48: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	31, // 49: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	60, // 50: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	32, // 51: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	60, // 52: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	35, // 53: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	60, // 54: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	38, // 55: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
+	60, // 56: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	60, // 57: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	61, // 58: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	41, // 59: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
+	60, // 60: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	42, // 61: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
+	38, // 62: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
+	60, // 63: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	61, // 64: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	22, // 65: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
+	26, // 66: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
+	45, // 67: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
+	38, // 68: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
+	60, // 69: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	48, // 70: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
+	60, // 71: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	52, // 72: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
+	48, // 73: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
+	0,  // 74: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 75: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 76: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 77: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 78: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 79: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 80: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 81: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 82: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 83: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 84: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49, // 85: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51, // 86: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46, // 87: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54, // 88: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56, // 89: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58, // 90: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	1,  // 91: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 92: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 93: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 94: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 95: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 96: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 97: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 98: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 99: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 100: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 101: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50, // 102: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53, // 103: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47, // 104: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55, // 105: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57, // 106: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59, // 107: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	91, // [91:108] is the sub-list for method output_type
+	74, // [74:91] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
