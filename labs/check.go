@@ -239,6 +239,9 @@ func (c *checker) link(i int, l rawLink, used map[Endpoint]bool) {
 	}
 	if skip {
 		c.note("link %s %s: left out with its node", link.A, link.B)
+		for i, n := range c.topo.Nodes {
+			c.topo.Nodes[i].Cut = n.Cut || n.Name == link.A.Node || n.Name == link.B.Node
+		}
 		return
 	}
 	c.topo.Links = append(c.topo.Links, link)

@@ -13,7 +13,7 @@ import (
 
 // TestScenarioScripts runs the labs whose expect.txtar says all there is to check.
 func TestScenarioScripts(t *testing.T) {
-	for _, dir := range []string{"06-reflector-pair", "07-unnumbered"} {
+	for _, dir := range []string{"06-reflector-pair", "07-unnumbered", "08-frr-underlay"} {
 		t.Run(dir, func(t *testing.T) {
 			ctx := testContext(t, 3*time.Minute)
 			runExpectations(t, ctx, bringUp(t, ctx, dir), dir)
@@ -44,6 +44,11 @@ func TestVendorLabs(t *testing.T) {
 		if len(topo.Notes) != 4 || !strings.Contains(topo.Notes[0], "runs under containerlab only") {
 			t.Errorf("%s: notes %q, want the switch and its three links", file, topo.Notes)
 		}
+		for _, n := range topo.Nodes {
+			if cut := n.Name != "vm1" && n.Name != "vm2"; n.Cut != cut {
+				t.Errorf("%s: node %s has lost a link: %t, want %t", file, n.Name, n.Cut, cut)
+			}
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -59,6 +64,12 @@ func TestVendorLabs(t *testing.T) {
 		if !strings.Contains(switchConfig, "65000:100\n") || !strings.Contains(switchConfig, "10100") {
 			t.Errorf("%s: the switch has not route target 65000:100 and VNI 10100", file)
 		}
+	}
+	ctx := testContext(t, time.Minute)
+	lab := bringUp(t, ctx, files[0])
+	served := func(vnis string) bool { return strings.Contains(vnis, "\n10100  up ") }
+	if err := lab.Await(ctx, "h1", served, "evpnctl", "show", "vni"); err != nil {
+		t.Errorf("h1 does not serve its VNI without the switch: %v", err)
 	}
 	for _, host := range []string{"h1", "h2"} {
 		if _, err := config.Load(filepath.Join("vendor-tor", host, "evpnd.yaml")); err != nil {

@@ -30,6 +30,7 @@ type Node struct {
 	Entrypoint   []string          // replaces the image's; nil: the image's
 	Cmd          []string          // replaces the image's arguments; nil: the image's
 	StartupDelay time.Duration     // between creating the node and starting its process
+	Cut          bool              // a link of it was left out, so that exec may fail
 }
 
 // Bind is a file or directory of the host mounted in a node.

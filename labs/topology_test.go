@@ -38,7 +38,7 @@ topology:
 		StartupDelay: 2 * time.Second,
 	}
 	plain, own := common, common
-	plain.Name, plain.Image = "plain", "from-kind"
+	plain.Name, plain.Image, plain.Cut = "plain", "from-kind", true
 	plain.Env = map[string]string{"A": "d", "B": "k", "C": "g"}
 	plain.Exec = [][]string{{"echo", "default"}, {"echo", "group it is"}}
 	own.Name, own.Image = "own", "mine"

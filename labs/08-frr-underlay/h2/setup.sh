@@ -1,0 +1,23 @@
+#!/bin/sh
+# VTEP address and VNI of host 2; FRR makes the underlay, evpnd runs beside it.
+set -e
+# Where the kernel filters bridged frames, VXLAN's inner packets must not go through iptables.
+for f in /proc/sys/net/bridge/bridge-nf-call-*; do
+	[ ! -e "$f" ] || echo 0 >"$f"
+done
+
+ip addr add 10.255.0.2/32 dev lo
+
+# VNI 100: a bridge, a VXLAN device that learns nothing by itself, the VM's port. The bridge's MAC is pinned: when it
+# changes, the kernel drops every neighbour entry.
+ip link add br100 address 02:00:00:64:02:fe type bridge
+ip link set br100 addrgenmode none
+ip link add vxlan100 type vxlan id 100 dstport 4789 local 10.255.0.2 nolearning
+ip link set vxlan100 addrgenmode none mtu 1500 master br100
+bridge link set dev vxlan100 learning off neigh_suppress off
+ip link set eth2 master br100
+ip link set br100 up
+ip link set vxlan100 up
+
+# In a container of FRR this needs the static program bound into it.
+setsid evpnd -c /etc/evpnd/evpnd.yaml >/var/log/evpnd.log 2>&1 &
