@@ -70,6 +70,9 @@ migration: deps ## MOVES moves of VMs in each direction between evpnd and FRR: s
 demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP=1 leaves them up
 	KEEP=$(KEEP) bin/evpnlab demo
 
+readme: deps build ## put what the demo prints into README.md
+	tools/readme
+
 lab: deps build ## run and check one lab: make lab LAB=02-frr-rr
 	bin/evpnlab test labs/$(LAB)
 
