@@ -80,7 +80,7 @@ var (
 	usage   = regexp.MustCompile(`(?m)^Usage:\n  (.*)$`)
 	word    = regexp.MustCompile(`^[a-z][a-z-]*$`)
 	flag    = regexp.MustCompile(`^--?[a-z]`)
-	end     = regexp.MustCompile(`\s(#|--|[|>&;]).*|\.\.\.|…`)
+	end     = regexp.MustCompile(`\s(#|[|>&;]).*|\.\.\.|…`)
 )
 
 // TestCommands: every command of ours in the texts exists, with its flags.
