@@ -15,6 +15,7 @@ import (
 func TestScenarioScripts(t *testing.T) {
 	for _, dir := range []string{"06-reflector-pair", "07-unnumbered", "08-frr-underlay"} {
 		t.Run(dir, func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			ctx := testContext(t, 3*time.Minute)
 			runExpectations(t, ctx, bringUp(t, ctx, dir), dir)
 		})
@@ -25,7 +26,7 @@ func TestScenarioScripts(t *testing.T) {
 var startupFile = regexp.MustCompile(`(?:startup-config: |")(tor/[a-z0-9.]+)`)
 
 // TestVendorLabs: the topologies with a vendor's switch load with the switch left out and nothing else, the switch's files are
-// there and name the route target that the hosts import, and the hosts' configurations are valid.
+// there and name the route target that the hosts import, the hosts' configurations are valid, and a host comes up.
 func TestVendorLabs(t *testing.T) {
 	files, err := filepath.Glob("vendor-tor/*.clab.yml")
 	if err != nil || len(files) != 4 {
