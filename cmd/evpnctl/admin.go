@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
 )
@@ -24,7 +25,7 @@ It returns when the new configuration is in force, with what became different. A
 need a restart, is refused as a whole: all of them are named, and the exit status is not 0.`,
 		Example: "  evpnctl reload\n  evpnctl reload --dry-run",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, _ []string) error {
 			var r *evpnv1.ReloadResponse
 			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 				r, err = evpnv1.NewAdminServiceClient(conn).Reload(ctx, &evpnv1.ReloadRequest{DryRun: dry})
@@ -34,7 +35,7 @@ need a restart, is refused as a whole: all of them are named, and the exit statu
 				return err
 			}
 			return c.printReload(r, dry)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing, say what would happen")
 	return cmd
@@ -75,17 +76,17 @@ func (c *cli) clearCommand() *cobra.Command {
 		Example:           "  evpnctl clear peer 10.0.0.254\n  evpnctl clear peer fe80::1%eth0 --soft",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.completePeers,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil {
 				return fmt.Errorf("%q is not an IP address", args[0])
 			}
 			return c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := evpnv1.NewAdminServiceClient(conn).ClearPeer(ctx,
+				r, err := evpnv1.NewAdminServiceClient(conn).ClearPeer(ctx,
 					&evpnv1.ClearPeerRequest{Address: addr.String(), Soft: soft})
-				return err
+				return c.done(r, err)
 			})
-		},
+		}),
 	}
 	peer.Flags().BoolVar(&soft, "soft", false, "keep the session, ask for the routes again")
 	group.AddCommand(peer, c.clearDuplicateCommand())
@@ -99,8 +100,9 @@ func (c *cli) clearDuplicateCommand() *cobra.Command {
 		Short: "Let go of MACs and IPs that two hosts have, and decide them anew",
 		Example: "  evpnctl clear duplicate --vni 100\n  evpnctl clear duplicate 02:00:00:00:00:01\n" +
 			"  evpnctl clear duplicate 172.16.100.1",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: c.completeSubjects,
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, args []string) error {
 			req := &evpnv1.ClearDuplicateRequest{Vni: f.vni}
 			if len(args) > 0 {
 				var err error
@@ -120,7 +122,7 @@ func (c *cli) clearDuplicateCommand() *cobra.Command {
 				return c.printMessage(r)
 			}
 			return c.print("%d cleared\n", r.Cleared)
-		},
+		}),
 	}
 	f.addFilters(cmd, "vni")
 	register(cmd, "vni", c.completeVNIs)
@@ -134,12 +136,20 @@ func (c *cli) logLevelCommand() *cobra.Command {
 		Example:   "  evpnctl log-level debug",
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"error", "warn", "info", "debug"},
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, args []string) error {
 			return c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := evpnv1.NewAdminServiceClient(conn).SetLogLevel(ctx,
+				r, err := evpnv1.NewAdminServiceClient(conn).SetLogLevel(ctx,
 					&evpnv1.SetLogLevelRequest{Level: args[0]})
-				return err
+				return c.done(r, err)
 			})
-		},
+		}),
 	}
+}
+
+// done tells programs what was answered; people see that there was no error.
+func (c *cli) done(answer proto.Message, err error) error {
+	if err != nil || c.format.forPeople() {
+		return err
+	}
+	return c.printMessage(answer)
 }

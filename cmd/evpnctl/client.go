@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"strings"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -30,9 +29,13 @@ func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientCon
 
 // connect runs fn on a connection to the daemon, for as long as it likes.
 func (c *cli) connect(fn func(*grpc.ClientConn) error) error {
-	path, err := socketPath(c.target)
-	if err != nil {
-		return err
+	at := c.at
+	if at.path == "" { // completion, which asks the first one
+		targets, err := parseTargets(c.targets)
+		if err != nil {
+			return err
+		}
+		at = targets[0]
 	}
 	// gRPC reports a failed dial as text only; the error itself tells "no permission" from "not there".
 	var dialErr atomic.Pointer[error]
@@ -40,14 +43,14 @@ func (c *cli) connect(fn func(*grpc.ClientConn) error) error {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", at.path)
 			if err != nil {
 				dialErr.Store(&err)
 			}
 			return conn, err
 		}))
 	if err != nil {
-		return fmt.Errorf("use target %q: %w", c.target, err)
+		return fmt.Errorf("use target %q: %w", at.path, err)
 	}
 	defer conn.Close()
 	err = fn(conn)
@@ -62,15 +65,6 @@ func unreachable(cause error) error {
 		return &failure{codes.PermissionDenied, exitPermission, fmt.Errorf("no permission to reach evpnd: %w", cause)}
 	}
 	return &failure{codes.Unavailable, exitUnreachable, fmt.Errorf("evpnd is not reachable: %w", cause)}
-}
-
-// socketPath accepts unix:///path, unix:path and a bare path. The daemon serves nothing but UNIX sockets.
-func socketPath(target string) (string, error) {
-	path := strings.TrimPrefix(strings.TrimPrefix(target, "unix:"), "//")
-	if path == "" || path == target && !strings.Contains(target, "/") {
-		return "", fmt.Errorf("target %q: want unix:///path/of/socket", target)
-	}
-	return path, nil
 }
 
 // receive hands each message of a stream to take, until that fails.

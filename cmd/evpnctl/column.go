@@ -14,6 +14,7 @@ import (
 type column[T any] struct {
 	name     string
 	wideOnly bool // only with -o wide
+	painted  bool // the cells are words for states, which have colours
 	cell     func(item T, asOf time.Time) string
 }
 
@@ -25,6 +26,13 @@ func (c column[T]) wide() column[T] {
 
 func text[T any](name string, get func(T) string) column[T] {
 	return column[T]{name: name, cell: func(item T, _ time.Time) string { return get(item) }}
+}
+
+// state is a text that says how something stands.
+func state[T any](name string, get func(T) string) column[T] {
+	c := text(name, get)
+	c.painted = true
+	return c
 }
 
 func number[T any](name string, get func(T) uint32) column[T] {
@@ -114,7 +122,11 @@ func (t *growingTable[T]) flush() error {
 	var b strings.Builder
 	for _, cells := range t.lines {
 		for i, cell := range cells {
-			b.WriteString(cell)
+			if t.columns[i].painted {
+				b.WriteString(t.c.paint(cell))
+			} else {
+				b.WriteString(cell)
+			}
 			if i < len(cells)-1 {
 				b.WriteString(strings.Repeat(" ", t.widths[i]-utf8.RuneCountInString(cell)+2))
 			}

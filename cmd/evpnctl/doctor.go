@@ -24,7 +24,7 @@ is changed. docs/troubleshooting.md tells more of each code.
 Exit status: 0 no faults found, 1 there are some; others as for every subcommand.`,
 		Example: "  evpnctl doctor\n  evpnctl doctor -o json",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, _ []string) error {
 			var r *evpnv1.DiagnoseResponse
 			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 				r, err = evpnv1.NewInspectServiceClient(conn).Diagnose(ctx, &evpnv1.DiagnoseRequest{})
@@ -40,7 +40,7 @@ Exit status: 0 no faults found, 1 there are some; others as for every subcommand
 				return &failure{codes.FailedPrecondition, exitFailed, fmt.Errorf("%d found", n)}
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -55,8 +55,13 @@ func (c *cli) printDiagnosis(r *evpnv1.DiagnoseResponse) error {
 	if len(r.Faults) == 0 {
 		return c.print("no faults found: looked at %d VNIs, %d peers, %d remote VTEPs, %d routes\n", r.Vnis, r.Peers, r.Vteps, r.Routes)
 	}
-	for _, f := range r.Faults {
-		if err := c.print("%s %s%s: %s -> %s\n", f.Severity, f.Code, subject(f), f.Detail, f.Remedy); err != nil {
+	return c.printFaults(r.Faults)
+}
+
+// printFaults prints one line for each.
+func (c *cli) printFaults(faults []*evpnv1.Fault) error {
+	for _, f := range faults {
+		if err := c.print("%s %s%s: %s -> %s\n", c.paint(f.Severity), f.Code, subject(f), f.Detail, f.Remedy); err != nil {
 			return err
 		}
 	}

@@ -60,8 +60,15 @@ func classify(err error) (codes.Code, int, string) {
 
 // report prints err and returns the exit code; where the answer was to be JSON, so is the error.
 func (c *cli) report(w io.Writer, err error) int {
+	var done reported
+	if errors.As(err, &done) {
+		return int(done)
+	}
 	grpcCode, exit, message := classify(err)
 	if c.format != formatJSON && c.format != formatJSONL {
+		if name := c.label(); name != "" {
+			message = name + ": " + message
+		}
 		fmt.Fprintf(w, "evpnctl: %s\n", message)
 		if exit == exitUsage {
 			fmt.Fprintln(w, "Help: evpnctl --help")
@@ -71,8 +78,9 @@ func (c *cli) report(w io.Writer, err error) int {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(struct {
+		Target  string `json:"target,omitempty"`
 		Code    string `json:"code"`
 		Message string `json:"message"`
-	}{code.Code(grpcCode).String(), message}) // stderr is the last place to complain to
+	}{c.label(), code.Code(grpcCode).String(), message}) // stderr is the last place to complain to
 	return exit
 }

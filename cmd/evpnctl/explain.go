@@ -39,8 +39,8 @@ else laid claim to it and why that lost, what happened to it lately, and where s
 Exit status: 0 all is well, 1 something is wrong, 3 it is not known and was not lately.`,
 		Example:           "  evpnctl explain 02:00:00:00:00:02\n  evpnctl explain 172.16.100.2 --vni 100",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		ValidArgsFunction: c.completeSubjects,
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, args []string) error {
 			req := &evpnv1.ExplainRequest{Vni: f.vni}
 			var err error
 			if req.Mac, req.Ip, err = parseSubject(args[0]); err != nil {
@@ -63,7 +63,7 @@ Exit status: 0 all is well, 1 something is wrong, 3 it is not known and was not 
 				}
 			}
 			return nil
-		},
+		}),
 	}
 	f.addFilters(cmd, "vni")
 	register(cmd, "vni", c.completeVNIs)
@@ -89,7 +89,7 @@ func (c *cli) printExplanations(subject string, r *evpnv1.ExplainResponse) error
 		}
 		lines := []string{subject + " " + where}
 		for _, s := range x.Steps {
-			lines = append(lines, stepLine(s, asOf, signs))
+			lines = append(lines, stepLine(s, asOf, c.paint(signs[s.Mark])))
 			if s.Mend != "" {
 				lines = append(lines, "   "+signs["mend"]+" mend it: "+s.Mend)
 			}
@@ -108,8 +108,8 @@ func (c *cli) printExplanations(subject string, r *evpnv1.ExplainResponse) error
 }
 
 // stepLine is one step as people read it.
-func stepLine(s *evpnv1.Step, asOf time.Time, signs signs) string {
-	line := fmt.Sprintf(" %s %-9s %s", signs[s.Mark], s.Topic, s.Text)
+func stepLine(s *evpnv1.Step, asOf time.Time, mark string) string {
+	line := fmt.Sprintf(" %s %-9s %s", mark, s.Topic, s.Text)
 	var more []string
 	if s.Since != nil {
 		more = append(more, span(asOf.Sub(s.Since.AsTime()))+" ago")

@@ -33,7 +33,7 @@ VNIs; evpnctl doctor names what is wrong).
 Exit status: 0 healthy, 1 degraded (a part of evpnd is not serving), 2 down (evpnd does not answer).`,
 		Example: "  evpnctl health && echo all is well",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, _ []string) error {
 			var bad []string
 			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 				bad, err = notServing(ctx, healthv1.NewHealthClient(conn))
@@ -47,8 +47,11 @@ Exit status: 0 healthy, 1 degraded (a part of evpnd is not serving), 2 down (evp
 				err := fmt.Errorf("degraded: not serving: %s", strings.Join(bad, ", "))
 				return &failure{codes.Unavailable, healthDegraded, err}
 			}
+			if !c.format.forPeople() {
+				return c.printValue(map[string]bool{"healthy": true})
+			}
 			return c.print("healthy\n")
-		},
+		}),
 	}
 }
 

@@ -23,8 +23,8 @@ func (c *cli) historyCommand() *cobra.Command {
 was remembered of routes, but not of moves, duplicates, sessions and VNIs.`,
 		Example:           "  evpnctl history 02:00:00:00:00:02\n  evpnctl history 172.16.100.2 --vni 100 -o jsonl\n  evpnctl history --limit 50",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		ValidArgsFunction: c.completeSubjects,
+		RunE: c.asking(func(c *cli, cmd *cobra.Command, args []string) error {
 			req := &evpnv1.ListEventsRequest{Vni: f.vni, Limit: limit}
 			if len(args) > 0 {
 				var err error
@@ -60,7 +60,7 @@ was remembered of routes, but not of moves, duplicates, sessions and VNIs.`,
 				}
 			}
 			return nil
-		},
+		}),
 	}
 	f.addFilters(cmd, "vni")
 	register(cmd, "vni", c.completeVNIs)

@@ -15,49 +15,64 @@ import (
 type printer[T proto.Message] struct {
 	c     *cli
 	table *growingTable[T]
-	kept  []T // YAML only, which is made of the whole
+	kept  []json.RawMessage // YAML only, which is made of the whole
 	asOf  *timestamppb.Timestamp
 	count int
 	begun bool
+
+	target string // that the next items are from; "" when there is one only
 }
 
 func printerFor[T proto.Message](c *cli, columns []column[T]) *printer[T] {
-	return &printer[T]{c: c, table: newTable(c, columns)}
+	p := &printer[T]{c: c}
+	if c.several() {
+		from := column[T]{name: "TARGET", cell: func(T, time.Time) string { return p.target }}
+		columns = append([]column[T]{from}, columns...)
+	}
+	p.table = newTable(c, columns)
+	return p
 }
 
 // print prints some items.
 func (p *printer[T]) print(items []T, asOf *timestamppb.Timestamp) error {
-	p.asOf = asOf
-	switch p.c.format {
-	case formatYAML:
-		p.kept = append(p.kept, items...)
-		return nil
-	case formatJSON:
-		return p.json(items)
-	case formatJSONL:
-		for _, item := range items {
-			if err := p.c.printMessage(item); err != nil {
+	if !p.begun {
+		p.begun, p.asOf = true, asOf
+		if p.c.format == formatJSON {
+			if err := p.c.print("{\n  \"items\": ["); err != nil {
 				return err
 			}
 		}
-		return nil
-	default:
+	}
+	if p.c.format.forPeople() {
 		return p.table.rows(items, asOf.AsTime())
 	}
-}
-
-// json prints items into the list of an envelope.
-func (p *printer[T]) json(items []T) error {
-	var b bytes.Buffer
-	if !p.begun {
-		b.WriteString("{\n  \"items\": [")
-		p.begun = true
-	}
+	var values []json.RawMessage
 	for _, item := range items {
 		raw, err := encode(item)
 		if err != nil {
 			return err
 		}
+		values = append(values, labelled(p.target, raw))
+	}
+	switch p.c.format {
+	case formatYAML:
+		p.kept = append(p.kept, values...)
+	case formatJSON:
+		return p.json(values)
+	case formatJSONL:
+		for _, value := range values {
+			if err := p.c.printValue(value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// json prints items into the list of an envelope.
+func (p *printer[T]) json(values []json.RawMessage) error {
+	var b bytes.Buffer
+	for _, raw := range values {
 		if p.count++; p.count > 1 {
 			b.WriteByte(',')
 		}
@@ -73,11 +88,7 @@ func (p *printer[T]) json(items []T) error {
 func (p *printer[T]) end() error {
 	switch p.c.format {
 	case formatYAML:
-		e, err := encodeItems(p.kept, p.asOf)
-		if err != nil {
-			return err
-		}
-		return p.c.printList(e)
+		return p.c.printList(envelope{Items: append([]json.RawMessage{}, p.kept...), AsOf: p.asOf.AsTime().Format(time.RFC3339Nano), Count: len(p.kept)})
 	case formatJSON:
 		closing := "]"
 		if p.count > 0 {

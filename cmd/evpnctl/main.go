@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,9 +31,9 @@ func main() {
 
 // run is main with its surroundings as arguments; it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c := &cli{out: stdout, target: defaultTarget, format: formatTable}
+	c := &cli{out: stdout, errors: stderr, targets: []string{defaultTarget}, format: formatTable, color: "auto"}
 	if t := os.Getenv("EVPND_TARGET"); t != "" {
-		c.target = t
+		c.targets = strings.Split(t, ",")
 	}
 	root := c.rootCommand()
 	root.SetArgs(args)
@@ -43,10 +45,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// cli holds the flags that every subcommand shares.
+// cli holds the flags that every subcommand shares, and the target that is being asked.
 type cli struct {
 	out       io.Writer
-	target    string
+	errors    io.Writer
+	targets   []string
+	at        target             // set by each
+	values    *[]json.RawMessage // of several targets, for programs; printed when all were asked
+	color     colorMode
+	colored   bool
 	format    format
 	noHeaders bool
 	timeout   time.Duration
@@ -59,22 +66,31 @@ func (c *cli) rootCommand() *cobra.Command {
 		Long: `Show what evpnd knows, and tell it what to do.
 
 Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 no such VNI, MAC, IP or peer, 4 evpnd is not reachable,
-5 no permission to use its socket. The subcommand health has its own.`,
+5 no permission to use its socket. The subcommand health has its own.
+
+Several targets are asked one after the other; tables get a column TARGET, objects for programs a key "target", and the exit
+status is the highest. The sockets of other hosts are brought here by ssh -L.`,
 		Example: `  evpnctl show summary
   evpnctl show mac 100 -o json
-  evpnctl show evpn arp-cache vni all        # FRR's word order works too`,
+  evpnctl show evpn arp-cache vni all        # FRR's word order works too
+  evpnctl --target h1=/run/h1.sock,h2=/run/h2.sock show mac 100`,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          wantSubcommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			c.colored = c.color.on(c.out, os.Getenv)
+		},
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.target, "target", c.target, "`socket` of the daemon; default from EVPND_TARGET")
+	flags.StringSliceVar(&c.targets, "target", c.targets, "`socket` of the daemon, or several as NAME=socket; default from EVPND_TARGET")
+	flags.Var(&c.color, "color", "auto, always or never")
 	flags.VarP(&c.format, "output", "o", "table, wide, json, jsonl or yaml")
 	flags.BoolFuncP("json", "j", "short for -o json", func(string) error { return c.format.Set("json") })
 	flags.BoolVar(&c.noHeaders, "no-headers", false, "only the rows of a table")
 	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "longest wait for an answer")
 	mustComplete(root, "output", formats)
+	mustComplete(root, "color", colorModes)
 	root.AddCommand(c.showCommand(), c.explainCommand(), c.historyCommand(), c.monitorCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(),
 		c.versionCommand(), manual.Command("1"))
 	return root
@@ -87,6 +103,9 @@ func (c *cli) versionCommand() *cobra.Command {
 		Example: "  evpnctl version",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if !c.format.forPeople() {
+				return c.printValue(map[string]string{"version": clientVersion()})
+			}
 			return c.print("evpnctl %s\n", clientVersion())
 		},
 	}

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -33,7 +35,8 @@ With --table, which "mac" and "arp" have, the rows of that table come first, eac
 row that is new or different behind "=", and the name of each that is gone behind "-". Who reads too slowly is told
 "lost N": so many changes were left out, and with --table all rows come once more, behind a line "reset".
 
-The format jsonl prints the messages of the API, one a line.`,
+The format jsonl prints the messages of the API, one a line; json is the same here, and yaml a document for each. Several
+targets are followed at once; what they tell comes in the order in which it arrives, with their names.`,
 		Example:   "  evpnctl monitor\n  evpnctl monitor mac --vni 100\n  evpnctl monitor arp --table -o jsonl",
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"route", "mac", "arp", "nd", "ip", "vtep", "vni", "peer", "kernel"},
@@ -52,11 +55,8 @@ The format jsonl prints the messages of the API, one a line.`,
 			case table:
 				return errors.New("--table wants mac or arp")
 			}
-			switch c.format {
-			case formatJSON:
+			if c.format == formatJSON {
 				c.format = formatJSONL
-			case formatYAML:
-				return errors.New("monitor prints table or jsonl")
 			}
 			return c.follow(cmd.Context(), req)
 		},
@@ -67,8 +67,51 @@ The format jsonl prints the messages of the API, one a line.`,
 	return cmd
 }
 
-// follow prints what Watch sends until it is interrupted.
+// follow prints what Watch sends of all targets, until it is interrupted or all of them have failed.
 func (c *cli) follow(ctx context.Context, req *evpnv1.WatchRequest) error {
+	targets, err := parseTargets(c.targets)
+	if err != nil {
+		return err
+	}
+	if len(targets) == 1 {
+		return c.followOne(ctx, req)
+	}
+	out, errs := &serial{to: c.out}, &serial{to: c.errors}
+	exits := make(chan int)
+	for _, t := range targets {
+		one := *c
+		one.at, one.out = t, out
+		go func() { // ends with ctx or the target's stream; awaited below
+			exit := exitOK
+			if err := one.followOne(ctx, req); err != nil {
+				exit = one.report(errs, err)
+			}
+			exits <- exit
+		}()
+	}
+	worst := exitOK
+	for range targets {
+		worst = max(worst, <-exits)
+	}
+	if worst != exitOK {
+		return reported(worst)
+	}
+	return nil
+}
+
+// serial lets one write at a time through.
+type serial struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (s *serial) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to.Write(b)
+}
+
+func (c *cli) followOne(ctx context.Context, req *evpnv1.WatchRequest) error {
 	err := c.connect(func(conn *grpc.ClientConn) error {
 		stream, err := evpnv1.NewInspectServiceClient(conn).Watch(ctx, req)
 		return receive(stream, err, func(m *evpnv1.WatchResponse) error { return c.printWatched(m, req.Kinds[0] != "event") })
@@ -81,7 +124,7 @@ func (c *cli) follow(ctx context.Context, req *evpnv1.WatchRequest) error {
 
 func (c *cli) printWatched(m *evpnv1.WatchResponse, table bool) error {
 	if !c.format.forPeople() {
-		return c.printMessage(m)
+		return c.printFollowed(m)
 	}
 	var lines []string
 	if m.Lost > 0 {
@@ -110,5 +153,27 @@ func (c *cli) printWatched(m *evpnv1.WatchResponse, table bool) error {
 	if len(lines) == 0 {
 		return nil
 	}
+	if name := c.label(); name != "" {
+		for i := range lines {
+			lines[i] = name + "  " + lines[i]
+		}
+	}
 	return c.print("%s\n", strings.Join(lines, "\n"))
+}
+
+// printFollowed prints one message in one of the formats for programs.
+func (c *cli) printFollowed(m *evpnv1.WatchResponse) error {
+	raw, err := encode(m)
+	if err != nil {
+		return err
+	}
+	raw = labelled(c.label(), raw)
+	if c.format != formatYAML {
+		return c.printValue(raw)
+	}
+	text, err := jsonToYAML(raw)
+	if err != nil {
+		return &failure{codes.Internal, exitFailed, fmt.Errorf("encode a message: %w", err)}
+	}
+	return c.print("---\n%s", text)
 }

@@ -77,7 +77,7 @@ func encode(m proto.Message) (json.RawMessage, error) {
 
 // printList prints items in one of the formats for programs.
 func (c *cli) printList(e envelope) error {
-	if c.format != formatJSONL {
+	if c.format != formatJSONL && (c.values == nil || e.Status != nil) {
 		return c.printValue(e)
 	}
 	for _, item := range e.Items {
@@ -102,6 +102,18 @@ func (c *cli) printValue(v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
+	if c.values != nil {
+		err := enc.Encode(v)
+		if err != nil {
+			return &failure{codes.Internal, exitFailed, fmt.Errorf("encode the answer: %w", err)}
+		}
+		value := labelled(c.at.name, bytes.TrimSpace(b.Bytes()))
+		if c.format == formatJSONL {
+			return c.print("%s\n", value)
+		}
+		*c.values = append(*c.values, value)
+		return nil
+	}
 	if c.format == formatJSON {
 		enc.SetIndent("", "  ")
 	}

@@ -43,7 +43,7 @@ var routeColumns = []column[route]{
 	text("IP", routeIP),
 	optional("VNI", routeVNI),
 	text("NEXT-HOP", route.GetNextHop),
-	text("STATUS", routeStatus),
+	state("STATUS", routeStatus),
 	text("PEER", route.GetPeer).wide(),
 	elapsed("RECEIVED", route.GetReceived).wide(),
 	list("RTS", route.GetRouteTargets).wide(),

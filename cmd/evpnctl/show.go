@@ -93,7 +93,7 @@ type table[T proto.Message] struct {
 	ask func(context.Context, inspector, *filters, func([]T, moment) error) error
 	// named returns the one thing that was asked for by name, "" when none was: its absence is an error.
 	named func(*filters) string
-	// notes are lines under the table; nil: none.
+	// notes are lines about items, which stand under the table; nil: none.
 	notes func([]T) []string
 }
 
@@ -107,36 +107,53 @@ func tableCommand[T proto.Message](c *cli, cmd *cobra.Command, t table[T], flags
 		if err := c.readWords(cmd, args); err != nil {
 			return err
 		}
-		list, n := printerFor(c, t.columns), 0
-		var noted []T
-		err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-			return t.ask(ctx, evpnv1.NewInspectServiceClient(conn), f, func(items []T, asOf moment) error {
-				if n += len(items); n == 0 && t.named(f) != "" {
-					return nil // it is not there
-				}
-				if t.notes != nil {
-					noted = append(noted, items...)
-				}
-				return list.print(items, asOf)
-			})
+		list := printerFor(c, t.columns)
+		var notes []string
+		failed := c.each(func(c *cli) error {
+			lines, err := t.print(cmd.Context(), c, f, list)
+			notes = append(notes, lines...)
+			return err
 		})
-		if err != nil {
+		if failed != nil && !list.begun {
+			return failed
+		}
+		if err := list.end(); err != nil {
 			return err
 		}
-		if what := t.named(f); what != "" && n == 0 {
-			return notFound(what)
-		}
-		if err := list.end(); err != nil || t.notes == nil || c.noHeaders || !c.format.forPeople() {
-			return err
-		}
-		for _, line := range t.notes(noted) {
-			if err := c.print("%s\n", line); err != nil {
+		if len(notes) > 0 && !c.noHeaders && c.format.forPeople() {
+			if err := c.print("\n%s\n", strings.Join(notes, "\n")); err != nil {
 				return err
 			}
 		}
-		return nil
+		return failed
 	}
 	return cmd
+}
+
+// print prints what c's target has, and returns the notes about it.
+func (t table[T]) print(ctx context.Context, c *cli, f *filters, list *printer[T]) (notes []string, err error) {
+	list.target = c.label()
+	n, wanted := 0, t.named(f)
+	err = c.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return t.ask(ctx, evpnv1.NewInspectServiceClient(conn), f, func(items []T, asOf moment) error {
+			if n += len(items); n == 0 && wanted != "" {
+				return nil // it is not there
+			}
+			if t.notes != nil {
+				for _, line := range t.notes(items) {
+					if c.several() {
+						line = c.at.name + ": " + line
+					}
+					notes = append(notes, line)
+				}
+			}
+			return list.print(items, asOf)
+		})
+	})
+	if err == nil && wanted != "" && n == 0 {
+		err = notFound(wanted)
+	}
+	return notes, err
 }
 
 // named words for the errors of a table that was asked for one thing.

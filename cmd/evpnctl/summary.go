@@ -28,35 +28,39 @@ func (c *cli) summaryCommand() *cobra.Command {
 		if err := c.readWords(cmd, args); err != nil {
 			return err
 		}
-		var status *evpnv1.GetStatusResponse
-		var peers *evpnv1.ListPeersResponse
-		err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
-			client := evpnv1.NewInspectServiceClient(conn)
-			if status, err = client.GetStatus(ctx, &evpnv1.GetStatusRequest{}); err != nil {
-				return err
-			}
-			peers, err = client.ListPeers(ctx, &evpnv1.ListPeersRequest{Address: f.peer})
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if f.peer != "" && len(peers.Peers) == 0 {
-			return notFound("peer " + f.peer)
-		}
-		if c.format.forPeople() {
-			return c.printSummary(status.Status, peers)
-		}
-		e, err := encodeItems(peers.Peers, peers.AsOf)
-		if err != nil {
-			return err
-		}
-		if e.Status, err = encode(status.Status); err != nil {
-			return err
-		}
-		return c.printList(e)
+		return c.each(func(c *cli) error { return c.summarize(cmd.Context(), f) })
 	}
 	return cmd
+}
+
+func (c *cli) summarize(ctx context.Context, f *filters) error {
+	var status *evpnv1.GetStatusResponse
+	var peers *evpnv1.ListPeersResponse
+	err := c.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		client := evpnv1.NewInspectServiceClient(conn)
+		if status, err = client.GetStatus(ctx, &evpnv1.GetStatusRequest{}); err != nil {
+			return err
+		}
+		peers, err = client.ListPeers(ctx, &evpnv1.ListPeersRequest{Address: f.peer})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if f.peer != "" && len(peers.Peers) == 0 {
+		return notFound("peer " + f.peer)
+	}
+	if c.format.forPeople() {
+		return c.printSummary(status.Status, peers)
+	}
+	e, err := encodeItems(peers.Peers, peers.AsOf)
+	if err != nil {
+		return err
+	}
+	if e.Status, err = encode(status.Status); err != nil {
+		return err
+	}
+	return c.printList(e)
 }
 
 type peer = *evpnv1.Peer
@@ -64,7 +68,7 @@ type peer = *evpnv1.Peer
 var peerColumns = []column[peer]{
 	text("PEER", peer.GetAddress),
 	optional("AS", peer.GetAsn),
-	text("STATE", peer.GetState),
+	state("STATE", peer.GetState),
 	elapsed("FOR", peer.GetSince),
 	number("RECEIVED", peer.GetRoutesReceived),
 	number("REFUSED", peer.GetRoutesRefused),
@@ -145,18 +149,20 @@ func (c *cli) statusCommand() *cobra.Command {
 			if err := c.readWords(cmd, args); err != nil {
 				return err
 			}
-			var r *evpnv1.GetStatusResponse
-			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
-				r, err = evpnv1.NewInspectServiceClient(conn).GetStatus(ctx, &evpnv1.GetStatusRequest{})
-				return err
+			return c.each(func(c *cli) error {
+				var r *evpnv1.GetStatusResponse
+				err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+					r, err = evpnv1.NewInspectServiceClient(conn).GetStatus(ctx, &evpnv1.GetStatusRequest{})
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if c.format.forPeople() {
+					return c.printStatus(r.Status)
+				}
+				return c.printMessage(r.Status)
 			})
-			if err != nil {
-				return err
-			}
-			if c.format.forPeople() {
-				return c.printStatus(r.Status)
-			}
-			return c.printMessage(r.Status)
 		},
 	}
 }

@@ -15,7 +15,7 @@ func (c *cli) vniCommand() *cobra.Command {
 	t := table[item]{
 		columns: []column[item]{
 			number("VNI", item.GetVni),
-			text("STATE", item.GetState),
+			state("STATE", item.GetState),
 			text("DEVICE", item.GetDevice),
 			text("BRIDGE", item.GetBridge),
 			optional("VLAN", item.GetVlan),
@@ -79,9 +79,6 @@ func faults(vnis []*evpnv1.VNI) []string {
 			lines = append(lines, fmt.Sprintf("VNI %d: %s", v.Vni, fault))
 		}
 	}
-	if len(lines) > 0 {
-		lines = append([]string{""}, lines...)
-	}
 	return lines
 }
 
@@ -92,8 +89,8 @@ func (c *cli) vtepCommand() *cobra.Command {
 			number("VNI", item.GetVni),
 			text("VTEP", item.GetVtep),
 			flag("FLOOD", item.GetFlood),
-			text("KERNEL", func(v item) string { return v.Kernel.GetState() }),
-			text("UNDERLAY", item.GetReachability),
+			state("KERNEL", func(v item) string { return v.Kernel.GetState() }),
+			state("UNDERLAY", item.GetReachability),
 			number("MACS", item.GetMacs),
 			elapsed("SINCE", item.GetSince),
 			text("RD", item.GetRd).wide(),
@@ -133,9 +130,6 @@ func cutOff(vteps []*evpnv1.VTEP) []string {
 		if v.Reachability != "reachable" && !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
-	}
-	if len(lines) > 0 {
-		lines = append([]string{""}, lines...)
 	}
 	return lines
 }
