@@ -3,8 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,4 +41,32 @@ func newTerminal(t *testing.T, columns, rows uint16) terminal {
 		t.Fatalf("size the terminal: %v", err)
 	}
 	return terminal{screen, tty}
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// await reads until the program has written text.
+func (tm terminal) await(t *testing.T, text string) {
+	t.Helper()
+	if err := tm.screen.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	var seen []byte
+	buf := make([]byte, 4096)
+	for !strings.Contains(ansi.Strip(string(seen)), text) {
+		n, err := tm.screen.Read(buf)
+		if err != nil {
+			t.Fatalf("wait for %q on the terminal: %v; it shows\n%q", text, err, seen)
+		}
+		seen = append(seen, buf[:n]...)
+	}
+}
+
+func (tm terminal) send(t *testing.T, keys string) {
+	t.Helper()
+	if _, err := tm.screen.WriteString(keys); err != nil {
+		t.Fatalf("type %q: %v", keys, err)
+	}
 }
