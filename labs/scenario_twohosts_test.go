@@ -67,6 +67,7 @@ func testTwoHosts(t *testing.T, s twoHosts) {
 			}
 		}
 	})
+	t.Run("top", func(t *testing.T) { topShows(t, ctx, lab, "h1", s.peers[0], vms[2]) })
 	t.Run("rows put there by hand survive", func(t *testing.T) { testForeignRows(t, ctx, lab, s.vteps[1]) })
 	t.Run("a VTEP without a way is parked", func(t *testing.T) { testLostWay(t, ctx, lab, s, vms) })
 	t.Run("killed daemon, living traffic", func(t *testing.T) { testKill(t, ctx, lab, s, vms) })

@@ -65,7 +65,7 @@ func (c *cli) top(ctx context.Context, conn *grpc.ClientConn, in io.Reader, out 
 	followed := make(chan struct{})
 	go func() { // ends with ctx
 		defer close(followed)
-		followEvents(ctx, client, p.Send)
+		followEvents(ctx, client, func(e topEvents) { p.Send(e) })
 	}()
 	_, err := p.Run()
 	cancel()
@@ -116,7 +116,7 @@ func fetchTop(ctx context.Context, client inspector, timeout time.Duration) topT
 }
 
 // followEvents sends what is remembered and then what happens, and begins anew when the daemon went away.
-func followEvents(ctx context.Context, client inspector, send func(tea.Msg)) {
+func followEvents(ctx context.Context, client inspector, send func(topEvents)) {
 	remembered, err := client.ListEvents(ctx, &evpnv1.ListEventsRequest{Limit: topEventsKept})
 	_ = receive(remembered, err, func(r *evpnv1.ListEventsResponse) error { // what fails here fails again below
 		send(topEvents{events: r.Events})

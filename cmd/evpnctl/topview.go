@@ -52,7 +52,7 @@ func (m *topModel) head() string {
 	}
 	if m.problem != nil {
 		_, _, words := classify(m.problem)
-		head = "evpnctl top  " + m.paint("down") + "  " + words
+		head = "evpnctl top  " + m.paint("down") + "  " + printable(words)
 	}
 	return head
 }
