@@ -86,7 +86,8 @@ type Core struct {
 	flying  []sentBatch // kernel batches on their way, oldest first
 
 	routes      []RouteOp
-	nextRoom    time.Time // MACs beyond a limit are not looked at before
+	crowded     map[*macVRF]struct{} // with MACs that are beyond a limit
+	nextRoom    time.Time            // MACs beyond a limit are not looked at before
 	resets      []PeerReset
 	refreshes   []netip.Addr
 	notes       []Note
@@ -111,6 +112,7 @@ func New(cfg Config) *Core {
 		flapping:  map[flapper]bool{},
 		claimants: map[*ipEntry]claimant{},
 		rivals:    map[*ipEntry]*rival{},
+		crowded:   map[*macVRF]struct{}{},
 		holding:   true,
 		history:   newHistory(),
 	}
@@ -335,8 +337,8 @@ func (c *Core) wake(now time.Time) time.Time {
 			soonest(p.limit.wake(p))
 		}
 	}
-	for _, v := range c.vrfs {
-		if v.room.freed && v.room.over > 0 {
+	for v := range c.crowded {
+		if v.room.freed {
 			soonest(latest(c.nextRoom, now))
 		}
 	}
@@ -366,7 +368,10 @@ func (c *Core) note(n Note) {
 
 // vrfsInOrder returns the MAC-VRFs by VNI, for work that must come out in a fixed order.
 func (c *Core) vrfsInOrder() []*macVRF {
-	vrfs := slices.Collect(maps.Values(c.vrfs))
+	return inVNIOrder(slices.Collect(maps.Values(c.vrfs)))
+}
+
+func inVNIOrder(vrfs []*macVRF) []*macVRF {
 	slices.SortFunc(vrfs, func(a, b *macVRF) int { return cmp.Compare(a.vni, b.vni) })
 	return vrfs
 }

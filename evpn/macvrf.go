@@ -293,6 +293,7 @@ func (c *Core) attachmentDown(vni VNI) {
 	}
 	v.at = nil
 	delete(c.readBack, vni)
+	delete(c.crowded, v)
 	maps.DeleteFunc(c.problems, func(k EntryKey, _ *problem) bool { return k.VNI == vni })
 	c.note(Note{Kind: NoteVNIDown, VNI: vni, Reason: "device is gone"})
 }

@@ -3,6 +3,7 @@ package evpn
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -86,8 +87,9 @@ func (c *Core) setOver(m *macEntry, why string) {
 		m.over = over
 		if over {
 			m.vrf.room.over++
-		} else {
-			m.vrf.room.over--
+			c.crowded[m.vrf] = struct{}{}
+		} else if m.vrf.room.over--; m.vrf.room.over == 0 {
+			delete(c.crowded, m.vrf)
 		}
 	}
 	if why == "" {
@@ -101,12 +103,12 @@ func (c *Core) setOver(m *macEntry, why string) {
 
 // makeRoom decides MACs beyond a limit anew when others have gone, as many as there is room for.
 func (c *Core) makeRoom(now time.Time) {
-	if now.Before(c.nextRoom) {
+	if len(c.crowded) == 0 || now.Before(c.nextRoom) {
 		return
 	}
 	c.nextRoom = time.Time{}
-	for _, v := range c.vrfsInOrder() {
-		if !v.room.freed || v.room.over == 0 {
+	for _, v := range inVNIOrder(slices.Collect(maps.Keys(c.crowded))) {
+		if !v.room.freed {
 			continue
 		}
 		v.room.freed = false
