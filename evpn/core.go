@@ -69,6 +69,7 @@ type Core struct {
 
 	recalled  []LocalIP             // bindings of an earlier life, until Synced
 	sequences []Sequence            // likewise, in order
+	inherited numbers               // of hosts of a predecessor, likewise
 	awaiting  []awaited             // hosts that frames told of before the bridge did, oldest first
 	ageing    []aged                // bindings from frames, in the order in which they are looked at again
 	asking    []asked               // questions to hosts, likewise
@@ -172,8 +173,9 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.looked(ev)
 	case Remembered:
 		c.recalled, c.sequences = ev.IPs, slices.SortedFunc(slices.Values(ev.Sequences), Sequence.compare)
+		c.inherited = numbersOf(ev.Hosts)
 	case Synced:
-		c.synced = true
+		c.synced, c.inherited = true, nil
 		c.recall(now)
 		c.sequences = nil
 	case Configure:

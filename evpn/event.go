@@ -212,6 +212,9 @@ type Looked struct {
 type Remembered struct {
 	IPs       []LocalIP
 	Sequences []Sequence
+	// Hosts is what Estate said of ours: peers have these numbers, and know these hosts to be here. Nil when no predecessor
+	// has handed over.
+	Hosts []NumberedHost
 }
 
 // Synced says that the adapter has reported all there was when it started: local hosts and observed entries.

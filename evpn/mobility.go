@@ -40,6 +40,7 @@ func (c *Core) sight(m *macEntry, ev LocalMAC) {
 	case h == nil:
 		m.own().local = &localHost{port: ev.Port, static: ev.Static, sighted: true}
 		c.resume(m)
+		c.inherit(m)
 	case h.port != ev.Port:
 		// From one of our ports to another is no EVPN move (MM-15), unless the MAC was elsewhere in between.
 		m.own().local = &localHost{port: ev.Port, static: ev.Static, sighted: h.sighted || h.yielded}

@@ -72,6 +72,7 @@ type story struct {
 	hold       bool
 	lastIn     uint64     // last batch written
 	remembered Remembered // by the last life
+	estate     Estate     // of the last life
 	wake       time.Time
 	attrs      map[Attrs]*Attrs
 	out        strings.Builder
@@ -173,6 +174,22 @@ func (s *story) advance(d time.Duration) {
 	}
 }
 
+// inherit goes on where the last life ended.
+func (s *story) inherit() {
+	remembered := s.remembered
+	remembered.Hosts = s.estate.Hosts
+	s.handle(remembered)
+	for _, p := range s.estate.Peers {
+		s.handle(PeerUp{Peer: p.Peer})
+		for _, u := range p.Routes {
+			s.handle(u)
+		}
+		if p.EndOfRIB {
+			s.handle(EndOfRIB{Peer: p.Peer})
+		}
+	}
+}
+
 // do carries out one fact or command.
 func (s *story) do(w *words) {
 	verb := w.next()
@@ -206,8 +223,11 @@ func (s *story) do(w *words) {
 		s.read(w)
 	case "remember": // what the last life knew from frames
 		s.handle(s.remembered)
+	case "inherit": // what the last life handed over
+		s.inherit()
 	case "restart":
 		s.remembered = Remembered{IPs: s.core.FramedBindings(), Sequences: s.core.Sequences()}
+		s.estate = s.core.Estate()
 		s.core, s.wake, s.lastIn, s.held = nil, time.Time{}, 0, nil
 	case "left": // by an earlier life of ours
 		key, e := w.entry()
