@@ -34,7 +34,7 @@ func (c *Core) Estate() Estate {
 	for _, addr := range c.peerAddrs() {
 		if p := c.peers[addr]; p.up {
 			at[p] = len(e.Peers)
-			e.Peers = append(e.Peers, PeerEstate{Peer: addr, EndOfRIB: p.complete, Retained: !p.retainUntil.IsZero()})
+			e.Peers = append(e.Peers, PeerEstate{Peer: addr, EndOfRIB: p.complete, Retained: p.fresh != p.paths})
 		}
 	}
 	type set struct {

@@ -112,6 +112,17 @@ func (o *outerConn) write(b []byte) error {
 	return err
 }
 
+// seal has nothing be written any more, and says nothing to the peer. It fails when half a message may be out.
+func (o *outerConn) seal() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.final {
+		return errFinal
+	}
+	o.final = true
+	return nil
+}
+
 // finish sends last, which may be nil, and ends the sending direction. Later calls and writes do nothing.
 func (o *outerConn) finish(last []byte) {
 	o.closing.Store(true)

@@ -127,17 +127,36 @@ func (s *session) wait(done <-chan struct{}) error {
 // errEnded says that the session ended for a reason that is already known.
 var errEnded = errors.New("session has ended")
 
-// established starts what an established session needs and tells the core.
-func (s *session) established() error {
-	if !s.p.establish(s) {
-		return errEnded
-	}
+// prepare sets what is read and written in an established session up for what was negotiated.
+func (s *session) prepare() {
 	opts := wire.Options{AS4: s.neg.as4, IBGP: s.open.asn == s.p.sp.asn, Extended: s.neg.extended}
 	s.in.opts = opts
 	s.setPatience(s.neg.hold)
 	s.decoder = wire.NewDecoder(opts)
 	if s.neg.hold > 0 {
 		s.outer.timeout.Store(int64(max(s.neg.hold/3, time.Second)))
+	}
+}
+
+// peerUp is what the core hears when the session is up.
+func (s *session) peerUp(cfg config.Peer) evpn.PeerUp {
+	gr := s.open.graceful()
+	return evpn.PeerUp{
+		Peer: s.p.addr, ASN: s.open.asn, RouterID: s.open.routerID,
+		Forwarding: gr.EVPN && gr.Forwarding && cfg.GracefulRestart > 0 && !cfg.OnPeerLoss.Withdraw,
+		LongLived:  s.neg.longLived > 0 && s.open.longLived().Forwarding && !cfg.OnPeerLoss.Withdraw,
+		Keep:       cfg.OnPeerLoss.Keep > 0, StaleTime: cfg.StaleTime,
+		NeedEncap: cfg.NeedEncap, Limit: cfg.MaxRoutes.Limit(),
+	}
+}
+
+// established starts what an established session needs and tells the core.
+func (s *session) established() error {
+	if !s.p.establish(s) {
+		return errEnded
+	}
+	s.prepare()
+	if s.neg.hold > 0 {
 		s.timers.Go(s.keepAlive)
 	}
 	log := s.log.WithFields(logrus.Fields{"asn": s.open.asn, "routerid": s.open.routerID.String()})
@@ -150,14 +169,8 @@ func (s *session) established() error {
 	}
 	log.Info("session up")
 	s.up = true
-	gr, cfg := s.open.graceful(), s.p.config()
-	s.batch = append(s.batch, evpn.PeerUp{
-		Peer: s.p.addr, ASN: s.open.asn, RouterID: s.open.routerID,
-		Forwarding: gr.EVPN && gr.Forwarding && cfg.GracefulRestart > 0 && !cfg.OnPeerLoss.Withdraw,
-		LongLived:  s.neg.longLived > 0 && s.open.longLived().Forwarding && !cfg.OnPeerLoss.Withdraw,
-		Keep:       cfg.OnPeerLoss.Keep > 0, StaleTime: cfg.StaleTime,
-		NeedEncap: cfg.NeedEncap, Limit: cfg.MaxRoutes.Limit(),
-	})
+	cfg := s.p.config()
+	s.batch = append(s.batch, s.peerUp(cfg))
 	s.flush()
 	if now := s.p.config().MaxRoutes; now != cfg.MaxRoutes { // Configure may have told the core before it knew of the session
 		s.batch = append(s.batch, evpn.PeerLimit{Peer: s.p.addr, Limit: now.Limit()})

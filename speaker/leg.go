@@ -103,6 +103,9 @@ func newLeg(e *engine, addr netip.Addr, conn *net.TCPConn) *leg {
 
 // write hands one message to GoBGP. The caller sees to it that nobody else writes.
 func (l *leg) write(msg []byte) error {
+	if l.absent() {
+		return nil
+	}
 	if wire.MessageType(msg[18]) == wire.MessageRouteRefresh {
 		if d := l.dumps(familyAt(msg[wire.HeaderLen:], 3)); d != nil {
 			d.owed.Store(true)
@@ -118,6 +121,9 @@ func (l *leg) write(msg []byte) error {
 // close takes the leg down. Its relay must be running, and pass nothing on any more. routing keeps new routes away while
 // quiet, which is settle or drain, waits for GoBGP to have nothing to send, and until it has let go of the neighbour.
 func (l *leg) close(routing sync.Locker, quiet func()) {
+	if l.absent() {
+		return
+	}
 	routing.Lock()
 	quiet()
 	l.engine.detach(l.addr) // the leg is still open, and must be

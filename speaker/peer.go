@@ -265,6 +265,8 @@ func (p *peer) ended(s *session, e *ending) {
 		log = log.WithField("sent", e.sent.String())
 	}
 	switch {
+	case s.parked:
+		log.Info("session handed over")
 	case was:
 		log.Info("session down")
 	case e.sent.mattersEarly() || e.received.mattersEarly():

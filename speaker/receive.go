@@ -18,6 +18,9 @@ const maxBatch = 256
 func (s *session) receive() error {
 	for {
 		kind, msg, err := s.next()
+		if err != nil && s.isParking() {
+			return s.rest()
+		}
 		if err != nil {
 			return err
 		}

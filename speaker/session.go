@@ -72,10 +72,14 @@ type session struct {
 	result  wire.Result
 	batch   []evpn.Event
 	up      bool // the core knows
+	adopted bool // established by another process
 
 	mu       sync.Mutex
 	patience time.Duration // how long the peer may be silent; 0: for ever
 	ended    *ending
+	parking  bool          // the reader is to stop: the session is handed over
+	parked   bool          // another process has it from now on
+	halted   chan struct{} // closed when the reader has stopped
 	ending   chan struct{} // closed with ended
 	done     chan struct{} // closed when nothing more comes of this session
 }
@@ -95,7 +99,7 @@ func newSession(p *peer, cfg config.Peer, c *net.TCPConn, dialed bool) *session 
 	s := &session{
 		p: p, cfg: cfg, dialed: dialed, outer: newOuterConn(c), patience: openTime,
 		log:    p.log.WithField("local", c.LocalAddr().String()),
-		ending: make(chan struct{}), done: make(chan struct{}),
+		halted: make(chan struct{}), ending: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.in = newMessageReader(s, wire.Options{})
 	return s
@@ -116,7 +120,9 @@ func (s *session) live(ctx context.Context) (err error) {
 			err = &ending{reason: fmt.Sprintf("internal error: %v", r), sent: cease(ceaseResources, "")}
 		}
 	}()
-	if err := s.establish(ctx); err != nil {
+	if s.adopted {
+		s.goOn(ctx)
+	} else if err := s.establish(ctx); err != nil {
 		return err
 	}
 	return s.receive()
@@ -169,7 +175,7 @@ func (s *session) toEngine(msg []byte) error {
 // Read reads from the peer, which may be silent for patience. It is for the messageReader.
 func (s *session) Read(b []byte) (int, error) {
 	s.mu.Lock()
-	if s.ended == nil {
+	if s.ended == nil && !s.parking {
 		var deadline time.Time
 		if s.patience > 0 {
 			deadline = time.Now().Add(s.patience)
@@ -247,9 +253,13 @@ func (s *session) end(e *ending) {
 
 // finish tells the core, lets the next connection of the peer go on, and takes the legs down.
 func (s *session) finish() {
-	s.p.wg.Go(s.outer.drain)
 	e := s.ended
-	if s.up {
+	if s.parked {
+		_ = s.outer.Close() // the other process has it too
+	} else {
+		s.p.wg.Go(s.outer.drain)
+	}
+	if s.up && !s.parked {
 		s.batch = append(s.batch, s.loss(e))
 	}
 	s.flush()

@@ -31,6 +31,7 @@ type Speaker struct {
 	flushOnExit atomic.Bool   // of the configuration
 	released    atomic.Bool   // ReleaseEoR was called
 	lost        atomic.Bool   // ForwardingLost was called
+	announced   chan struct{} // closed then
 	refused     atomic.Uint64 // connections from strangers
 	quit        chan struct{} // closed when Run ends: the sink is not read any more
 
@@ -52,6 +53,7 @@ type Speaker struct {
 	mu        sync.Mutex
 	cfg       *config.Config
 	peers     map[netip.Addr]*peer
+	adopted   []*session // not started yet
 	listening *listeners
 	spawn     func(*peer)          // starts a peer; nil before Run
 	accept    func(c *net.TCPConn) // takes a connection; nil before Run
@@ -71,6 +73,7 @@ func New(cfg *config.Config, sink chan<- []evpn.Event, log logrus.FieldLogger) (
 		log: log, sink: sink, engines: []*engine{e}, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID,
 		quit: make(chan struct{}), imports: make(map[evpn.RT]struct{}), peers: make(map[netip.Addr]*peer),
 		listening: &listeners{}, table: make(map[evpn.RouteKey]ownRoute), worn: make(chan struct{}, 1), wearLimit: leastWear,
+		announced: make(chan struct{}),
 	}
 	s.serving.Store(e)
 	s.flushOnExit.Store(cfg.FlushOnExit)
@@ -98,6 +101,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	s.accept = func(c *net.TCPConn) { s.accepted(ctx, c) }
 	cfg := s.cfg
 	s.mu.Unlock()
+	s.spawnAdopted(ctx)
 	err := s.Configure(cfg)
 	if err == nil {
 		wg.Go(func() { s.renew(ctx) })
@@ -215,6 +219,7 @@ func (s *Speaker) ReleaseEoR() {
 	if s.released.Swap(true) {
 		return
 	}
+	close(s.announced)
 	for _, p := range s.allPeers() {
 		p.mu.Lock()
 		var up *session

@@ -1,0 +1,299 @@
+package speaker
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
+	"github.com/evpnd/evpnd/evpn/wire"
+)
+
+// hear has a core take in what a speaker has told so far.
+func (n *node) hear(c *evpn.Core) {
+	for {
+		for _, ev := range n.rest {
+			c.Handle(ev, time.Now())
+		}
+		select {
+		case n.rest = <-n.events:
+		default:
+			n.rest = nil
+			return
+		}
+	}
+}
+
+// handOver takes all sessions off a node, which ends, and carries them the way a file does.
+func (n *node) handOver(c *evpn.Core) []*Handover {
+	n.t.Helper()
+	all := n.HandOver(n.t.Context())
+	n.hear(c)
+	estate := map[netip.Addr]evpn.PeerEstate{}
+	for _, p := range c.Estate().Peers {
+		estate[p.Peer] = p
+	}
+	for i, h := range all {
+		if err := h.Say(estate[h.Peer]); err != nil {
+			n.t.Fatal(err)
+		}
+		text, err := json.Marshal(h)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		all[i] = &Handover{File: h.File}
+		if err := json.Unmarshal(text, all[i]); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	n.stop()
+	return all
+}
+
+// succeed makes the node that goes on with the sessions; it has been told facts and does not run yet.
+func succeed(t testing.TB, cfg *config.Config, all []*Handover) (*node, []evpn.Event) {
+	t.Helper()
+	next := idleNode(t, cfg)
+	var facts []evpn.Event
+	for _, h := range all {
+		f, err := next.Adopt(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		facts = append(facts, f...)
+	}
+	return next, facts
+}
+
+// said is an UPDATE of a peer with routes of its own.
+func said(p *raw, macs ...int) []byte {
+	p.t.Helper()
+	a := &evpn.Attrs{
+		NextHop: p.id, LocalPref: 100, ExtComms: rt(65000, 9) + vxlanEncap, OriginatorID: netip.MustParseAddr("10.8.8.8"),
+		ClusterList: "\x0a\x07\x07\x07", Communities: "\xff\xff\xff\x01",
+	}
+	if !p.opts.IBGP {
+		a.ASPath = "\x02\x01\x00\x00" + string([]byte{byte(p.asn >> 8), byte(p.asn)})
+	}
+	var routes []evpn.Route
+	for _, i := range macs {
+		routes = append(routes, macRoute(evpn.NewRD(p.id, 9), numberedMAC(i), ip4, 9))
+	}
+	b, err := wire.AppendUpdate(nil, a, routes, p.opts)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return b
+}
+
+func newCore(n *node) *evpn.Core {
+	return evpn.New(evpn.Config{ASN: n.asn, VTEP: n.addr, RouterID: n.routerID})
+}
+
+func notRaced(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("StartBgp writes package-level variables of GoBGP that another one reads")
+	}
+}
+
+// TestHandedOver: another speaker goes on with a session. The peer gets what has changed, and nothing else; what it was
+// saying in the middle of a message is heard to the end; the facts are those that it would have told anew.
+func TestHandedOver(t *testing.T) {
+	notRaced(t)
+	for name, asn := range map[string]uint32{"ibgp": 65000, "ebgp": 65001} {
+		t.Run(name, func(t *testing.T) { testHandedOver(t, asn) })
+	}
+}
+
+func testHandedOver(t *testing.T, asn uint32) {
+	n, p := pair(t, func(c *config.Config, p *raw) {
+		p.asn = asn
+		c.Peers[0].ASN, c.Peers[0].MaxRoutes.Most = asn, 1000
+	})
+	p.handshake()
+	ours := manyRoutes(n, 200)
+	if err := n.Apply(ours); err != nil {
+		t.Fatal(err)
+	}
+	n.ReleaseEoR()
+	v := newView()
+	v.follow(p, func() bool { return v.eors == 1 && len(v.routes) == len(ours) })
+	v.duplicates = nil // before End-of-RIB everything is sent once more
+	p.send(said(p, 1, 2, 3))
+	p.send(wire.AppendEoR(nil))
+	c := newCore(n)
+	until(t, "the core has all", func() bool {
+		n.hear(c)
+		peers := c.Peers()
+		return len(peers) == 1 && peers[0].EoR
+	})
+	up := n.info(p.id)
+	begun := said(p, 4)
+	p.send(begun[:30])
+	all := n.handOver(c)
+	if len(all) != 1 {
+		t.Fatalf("%+v", all)
+	}
+	silent(p, 20*time.Millisecond)
+	next, facts := succeed(t, n.cfg, all)
+	again := newCore(next)
+	for _, ev := range facts {
+		again.Handle(ev, time.Now())
+	}
+	if got, want := again.Estate(), c.Estate(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the core is told %+v, not %+v", got, want)
+	}
+	next.run()
+	p.send(begun[30:])
+	u := await[*evpn.Update](next, nil)
+	if len(u.Reach) != 1 || u.Reach[0].Key.MAC != numberedMAC(4) {
+		t.Errorf("%+v", u)
+	}
+	changed := append([]evpn.RouteOp(nil), ours[1:]...)
+	changed[0].Attrs = &evpn.Attrs{NextHop: n.addr, ExtComms: rt(65000, 77)}
+	added := announce(macRoute(evpn.NewRD(n.addr, 7), mac1, ip4, 7), ours[0].Attrs)
+	if err := next.Apply(append(changed, added)); err != nil {
+		t.Fatal(err)
+	}
+	silent(p, 20*time.Millisecond) // nothing before all is there
+	next.ReleaseEoR()
+	seen := 0
+	v.follow(p, func() bool {
+		_, gone := v.routes[ours[0].Route.Key]
+		_, here := v.routes[added.Route.Key]
+		seen++
+		return !gone && here && v.routes[changed[0].Route.Key].ExtComms == rt(65000, 77)
+	})
+	if len(v.duplicates) > 0 || seen > 4 {
+		t.Errorf("%d messages, superfluous %v", seen, v.duplicates)
+	}
+	silent(p, 20*time.Millisecond)
+	settled(t, next, p, v, len(ours))
+	if i := next.info(p.id); i.State != StateEstablished || !i.Since.Equal(up.Since) || i.Counters.Established != 1 || i.Counters.Flaps != 0 {
+		t.Errorf("%+v", i)
+	}
+}
+
+// TestHandedOverMemberships: RT constraint and a ROUTE-REFRESH that waits are carried over.
+func TestHandedOverMemberships(t *testing.T) {
+	notRaced(t)
+	n, p := pair(t, func(c *config.Config, p *raw) {
+		c.Peers[0].RTConstraint = true
+		p.caps = append(wire.AppendCapability(nil, capMultiprotocol, []byte{0, 1, 0, 132}), gr(0, 30, 0)...)
+	})
+	p.handshake()
+	imports := []evpn.RT{evpn.NewRT(65000, 1)}
+	routes := []evpn.RouteOp{
+		announce(macRoute(evpn.NewRD(n.addr, 1), mac1, ip4, 1), &evpn.Attrs{NextHop: n.addr, ExtComms: rt(65000, 1)}),
+		announce(macRoute(evpn.NewRD(n.addr, 2), mac1, ip4, 2), &evpn.Attrs{NextHop: n.addr, ExtComms: rt(65000, 2)}),
+	}
+	tell := func(n *node) {
+		if err := errors.Join(n.SetImportRTs(imports), n.Apply(routes)); err != nil {
+			t.Fatal(err)
+		}
+		n.ReleaseEoR()
+	}
+	tell(n)
+	readMemberships(p, -1)
+	p.send(membershipUpdate(false, 1))
+	p.send(wire.AppendMessage(nil, wire.MessageUpdate, []byte{0, 0, 0, 6, 0x80, 15, 3, 0, 1, 132}))
+	v := newView()
+	v.follow(p, func() bool { return v.eors == 1 })
+	v.duplicates = nil
+	next, _ := succeed(t, n.cfg, n.handOver(newCore(n)))
+	next.run()
+	p.send(refreshMessage(familyEVPN)) // nobody is there to answer yet
+	until(t, "it is taken note of", func() bool { x := next.find1(p.id); return x != nil && x.asks(familyEVPN) })
+	tell(next)
+	again := newView()
+	again.follow(p, func() bool { return len(again.routes) == 1 })
+	p.send(membershipUpdate(false, 2))
+	v.follow(p, func() bool { _, ok := v.routes[routes[1].Route.Key]; return ok })
+	p.send(membershipUpdate(true, 1))
+	v.follow(p, func() bool { _, ok := v.routes[routes[0].Route.Key]; return !ok })
+}
+
+// find1 is the session with a peer, nil when there is none.
+func (n *node) find1(addr netip.Addr) *session {
+	p, err := n.find(addr)
+	if err != nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current
+}
+
+// TestNotAdopted: a hand-over that does not fit is refused whole, and the peer starts anew.
+func TestNotAdopted(t *testing.T) {
+	notRaced(t)
+	for name, c := range map[string]struct {
+		spoil  func(*Handover)
+		change func(*config.Config)
+		want   string
+	}{
+		"other hold time": {change: func(c *config.Config) { c.Peers[0].HoldTime = 30 * time.Second }, want: "configuration of the peer has changed"},
+		"other password":  {change: func(c *config.Config) { c.Peers[0].Password = "x" }, want: "configuration of the peer has changed"},
+		"peer removed":    {change: func(c *config.Config) { c.Peers = nil }, want: "not in the configuration"},
+		"other AS":        {change: func(c *config.Config) { c.ASN = 65009 }, want: "AS number"},
+		"other router id": {change: func(c *config.Config) { c.RouterID = netip.MustParseAddr("10.9.9.9") }, want: "router id"},
+		"broken OPEN":     {spoil: func(h *Handover) { h.PeerOpen = h.PeerOpen[:20] }, want: "OPEN"},
+		"broken digests":  {spoil: func(h *Handover) { h.Told = h.Told[:len(h.Told)-1] }, want: "ends early"},
+		"broken routes":   {spoil: func(h *Handover) { h.Said = h.Said[:len(h.Said)-1] }, want: "ends within"},
+		"missing routes":  {spoil: func(h *Handover) { h.Routes++ }, want: "routes of"},
+		"wrong message":   {spoil: func(h *Handover) { h.Said = wire.AppendKeepalive(h.Said) }, want: "message type"},
+		"long rest":       {spoil: func(h *Handover) { h.Unread = make([]byte, 1<<20) }, want: "more unread"},
+		"other peer":      {spoil: func(h *Handover) { h.Peer = netip.MustParseAddr("127.9.9.9") }, want: "not in the configuration"},
+		"no connection": {spoil: func(h *Handover) {
+			h.File.Close()
+			h.File, _ = os.Open(os.DevNull)
+		}, want: "non-socket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, p := pair(t, nil)
+			p.handshake()
+			if err := n.Apply(manyRoutes(n, 10)); err != nil {
+				t.Fatal(err)
+			}
+			n.ReleaseEoR()
+			readRoutes(p, -1)
+			p.send(said(p, 1))
+			core := newCore(n)
+			until(t, "the core has the route", func() bool { n.hear(core); return len(core.Peers()) == 1 && core.Peers()[0].Routes == 1 })
+			h := n.handOver(core)[0]
+			cfg := *n.cfg
+			cfg.Peers = slices.Clone(cfg.Peers)
+			if c.change != nil {
+				c.change(&cfg)
+			}
+			if c.spoil != nil {
+				c.spoil(h)
+			}
+			next := idleNode(t, &cfg)
+			facts, err := next.Adopt(h)
+			if err == nil || !strings.Contains(err.Error(), c.want) || facts != nil {
+				t.Errorf("%v, %v", err, facts)
+			}
+			if name != "no connection" {
+				if kind, msg, err := p.read(); err == nil {
+					t.Errorf("the peer gets type %d: %x", kind, msg)
+				}
+			}
+			next.run()
+			if len(cfg.Peers) == 0 || cfg.Peers[0].Password != "" || cfg.ASN != p.asn {
+				return
+			}
+			anew := dialRetry(next, p.id, p.asn)
+			anew.handshake()
+			await[evpn.PeerUp](next, nil)
+		})
+	}
+}
