@@ -71,7 +71,7 @@ func (e exitError) Unwrap() error { return e.err }
 
 func command() *cobra.Command {
 	var path string
-	var pprof bool
+	var pprof, takeOver bool
 	root := &cobra.Command{
 		Use:           "evpnd",
 		Short:         "BGP EVPN VTEP for Linux bridges",
@@ -81,10 +81,11 @@ func command() *cobra.Command {
 		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), path, pprof) },
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), path, pprof, takeOver) },
 	}
 	root.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "configuration `file`")
 	root.Flags().BoolVar(&pprof, "pprof", false, "serve /debug/pprof/ on the metrics listener")
+	root.Flags().BoolVar(&takeOver, "take-over", false, "go on with the sessions of the evpnd that runs with this configuration, and end it")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(&cobra.Command{
 		Use:     "check",
@@ -113,7 +114,7 @@ func check(out io.Writer, path string) error {
 }
 
 // run starts the daemon and returns when a signal has stopped it. A second signal ends the process at once.
-func run(ctx context.Context, path string, pprof bool) error {
+func run(ctx context.Context, path string, pprof, takeOver bool) error {
 	hangups := make(chan os.Signal, 1) // from the first moment: a hangup that nobody takes kills
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -131,6 +132,12 @@ func run(ctx context.Context, path string, pprof bool) error {
 			return nil // stopped while it waited
 		}
 		return err
+	}
+	legacy := &daemon.Legacy{}
+	if takeOver {
+		if legacy, err = inherit(ctx, cfg, log); err != nil {
+			return err
+		}
 	}
 	sockets, err := daemon.Listen(cfg.API)
 	if err != nil {
@@ -150,14 +157,32 @@ func run(ctx context.Context, path string, pprof bool) error {
 	if err != nil {
 		return err
 	}
-	d := daemon.New(daemon.Options{
+	opts := daemon.Options{
 		Config: cfg, ConfigPath: path, Version: version, Kernel: kernel, BGP: bgp, Events: events, Sockets: sockets,
 		Log: log, Notify: notify, Watchdog: watchdog(log), Pprof: pprof,
-	})
+	}
+	legacy.Adopt(bgp, &opts)
+	d := daemon.New(opts)
 	log.WithFields(logrus.Fields{"version": version, "asn": cfg.ASN, "vtep": cfg.VTEP}).Info("evpnd starting")
 	err = serve(ctx, d, hangups)
 	log.Info("evpnd stopped")
 	return err
+}
+
+// inherit takes over from the evpnd that runs. What it cannot hand over is no reason not to start; that it goes on is.
+func inherit(ctx context.Context, cfg *config.Config, log *logrus.Logger) (*daemon.Legacy, error) {
+	legacy, err := daemon.TakeOver(ctx, cfg)
+	switch {
+	case err == nil:
+		return legacy, nil
+	case errors.Is(err, daemon.ErrNobody):
+		log.Info("no evpnd to take over from, starting")
+		return &daemon.Legacy{}, nil
+	case legacy == nil:
+		return nil, err
+	}
+	log.WithError(err).Warn("nothing taken over, sessions start anew")
+	return legacy, nil
 }
 
 // serve runs the daemon, and reloads its configuration at every hangup.

@@ -41,6 +41,9 @@ func launch(t *testing.T, text string) *process {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(p.dir, "key"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var err error
 	if p.manager, err = listenManager(filepath.Join(p.dir, "notify")); err != nil {
 		t.Fatal(err)

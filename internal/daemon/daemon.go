@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"sync/atomic"
@@ -70,6 +71,8 @@ type BGP interface {
 	ClosePeer(peer netip.Addr, reason string)
 	LimitPeer(peer netip.Addr, most int)
 	RequestRefresh(peer netip.Addr) error
+	// HandOver stops the sessions for another process to go on with; Run is ended next.
+	HandOver(ctx context.Context) []*speaker.Handover
 }
 
 // Daemon is one running evpnd.
@@ -100,6 +103,9 @@ type Daemon struct {
 	checks   *health.Server
 	manager  serviceManager
 	heart    heartbeat
+
+	heir *net.UnixConn // who takes over; nil: nobody does
+	will *will         // what for them; nil: nothing
 }
 
 // Options are the parts of a daemon.
@@ -117,6 +123,9 @@ type Options struct {
 	// Watchdog is how long the service manager waits for a WATCHDOG=1 before it ends us; 0: it does not watch.
 	Watchdog time.Duration
 	Pprof    bool // serve /debug/pprof/ beside the metrics
+	// Facts and Hosts are what the evpnd before has left: Legacy.Adopt.
+	Facts []evpn.Event
+	Hosts []evpn.NumberedHost
 }
 
 // NewEvents makes the channel that carries facts to the owner.
@@ -165,15 +174,22 @@ func New(opts Options) *Daemon {
 	if err != nil {
 		opts.Log.WithError(err).Warn("hosts of the last start not used, addresses of silent ones may be withdrawn")
 	}
+	remembered.Hosts = opts.Hosts
 	d.core.Handle(remembered, now)
+	for _, fact := range opts.Facts {
+		d.core.Handle(fact, now)
+	}
+	d.opts.Facts, d.opts.Hosts = nil, nil
 	return d
 }
 
 // Run serves until ctx ends, or until a part that cannot be done without fails. Kernel entries stay when it returns,
 // unless the configuration says flush-on-exit and nothing has failed: the next start, which is near after a failure, takes
-// them over. It returns when nothing of the daemon runs any more, and can be called
+// them over. A successor that asks for it gets the sessions as well. It returns when nothing of the daemon runs any more, and can be called
 // once.
 func (d *Daemon) Run(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { d.own(ctx); return nil })
 	g.Go(func() error { return ended(ctx, "dataplane", d.kernel.Run(ctx, d.events)) })
@@ -186,6 +202,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { d.tidy(ctx); return nil })
 	g.Go(func() error { d.feedWatchdog(ctx); return nil })
 	if s := d.opts.Sockets; s != nil {
+		g.Go(func() error { d.serveSuccessor(ctx, s.successor, end); return nil })
 		g.Go(func() error { return ended(ctx, "api", d.serveAPI(ctx, s.api)) })
 		if s.metrics != nil {
 			g.Go(func() error { return ended(ctx, "metrics", d.serveMetrics(ctx, s.metrics)) })
@@ -193,6 +210,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { <-ctx.Done(); d.manager.stopping(); return nil })
 	err := g.Wait()
+	if d.heir != nil {
+		return errors.Join(err, d.bequeath())
+	}
 	if err != nil || !d.config.get().FlushOnExit {
 		return err
 	}

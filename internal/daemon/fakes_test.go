@@ -297,6 +297,8 @@ func (r *recorder) ForwardingLost() { r.journal.add("forwarding lost") }
 
 func (r *recorder) ReleaseEoR() { r.journal.add("release End-of-RIB") }
 
+func (r *recorder) HandOver(context.Context) []*speaker.Handover { return nil }
+
 func (r *recorder) Engine() speaker.EngineInfo {
 	return speaker.EngineInfo{Replacements: 3, Withdrawn: 17, Limit: 20_000}
 }

@@ -19,6 +19,8 @@ import (
 type Sockets struct {
 	api     net.Listener
 	metrics net.Listener // nil: none
+	// successor is where the next evpnd asks to take over.
+	successor *net.UnixListener
 }
 
 // Listen opens the sockets of a configuration. It is the first thing to do: where another evpnd answers already, nothing
@@ -29,9 +31,12 @@ func Listen(cfg config.API) (*Sockets, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Sockets{api: api}
+	if s.successor, err = listenSuccessor(handOverSocket(cfg)); err != nil {
+		return nil, errors.Join(fmt.Errorf("take-over: %w", err), api.Close())
+	}
 	if cfg.Metrics != "" {
 		if s.metrics, err = net.Listen("tcp", cfg.Metrics); err != nil {
-			return nil, errors.Join(fmt.Errorf("metrics: %w", err), api.Close())
+			return nil, errors.Join(fmt.Errorf("metrics: %w", err), s.successor.Close(), api.Close())
 		}
 	}
 	return s, nil
@@ -40,10 +45,11 @@ func Listen(cfg config.API) (*Sockets, error) {
 // Close closes what Run has not closed.
 func (s *Sockets) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{s.api, s.metrics} {
-		if l == nil {
-			continue
-		}
+	listeners := []net.Listener{s.api, s.successor}
+	if s.metrics != nil {
+		listeners = append(listeners, s.metrics)
+	}
+	for _, l := range listeners {
 		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
