@@ -60,6 +60,7 @@ func TestScenario02FRRReflector(t *testing.T) {
 		testPortDown(t, ctx, lab, vms[1]) // and one with IPs
 	})
 	t.Run("a VNI comes and goes", func(t *testing.T) { testVNIComesAndGoes(t, ctx, lab) })
+	t.Run("one daemon takes over from the other", func(t *testing.T) { testTakeOver(t, ctx, lab, vms) })
 	t.Run("killed daemon comes back", func(t *testing.T) {
 		if err := lab.StopProcess(ctx, "h1", unix.SIGKILL); err != nil {
 			t.Fatal(err)
