@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -133,11 +134,10 @@ func run(ctx context.Context, path string, pprof, takeOver bool) error {
 		}
 		return err
 	}
-	legacy := &daemon.Legacy{}
-	if takeOver {
-		if legacy, err = inherit(ctx, cfg, log); err != nil {
-			return err
-		}
+	store := daemon.OpenFDStore()
+	legacy, err := inherit(ctx, cfg, store, takeOver, log)
+	if err != nil {
+		return err
 	}
 	sockets, err := daemon.Listen(cfg.API)
 	if err != nil {
@@ -159,7 +159,7 @@ func run(ctx context.Context, path string, pprof, takeOver bool) error {
 	}
 	opts := daemon.Options{
 		Config: cfg, ConfigPath: path, Version: version, Kernel: kernel, BGP: bgp, Events: events, Sockets: sockets,
-		Log: log, Notify: notify, Watchdog: watchdog(log), Pprof: pprof,
+		Log: log, Notify: notify, Watchdog: watchdog(log), Pprof: pprof, Store: store,
 	}
 	legacy.Adopt(bgp, &opts)
 	d := daemon.New(opts)
@@ -169,8 +169,19 @@ func run(ctx context.Context, path string, pprof, takeOver bool) error {
 	return err
 }
 
-// inherit takes over from the evpnd that runs. What it cannot hand over is no reason not to start; that it goes on is.
-func inherit(ctx context.Context, cfg *config.Config, log *logrus.Logger) (*daemon.Legacy, error) {
+// inherit takes over from the evpnd before: at a restart by systemd by what that keeps, or from one that runs. What cannot be
+// handed over is no reason not to start; that the other one goes on is.
+func inherit(ctx context.Context, cfg *config.Config, store *daemon.FDStore, takeOver bool, log *logrus.Logger) (*daemon.Legacy, error) {
+	if !takeOver {
+		if store == nil {
+			return &daemon.Legacy{}, nil
+		}
+		legacy, err := store.Take(activation.Files(true))
+		if err != nil {
+			log.WithError(err).Warn("nothing taken over, sessions start anew")
+		}
+		return legacy, nil
+	}
 	legacy, err := daemon.TakeOver(ctx, cfg)
 	switch {
 	case err == nil:

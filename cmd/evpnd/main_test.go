@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,6 +136,7 @@ type serviceManager struct {
 	states []string // what was sent, "\n" as " + "
 	next   int      // of those await has not seen
 	over   bool
+	stored []*os.File // by FDSTORE=1, under their names
 	reader sync.WaitGroup
 }
 
@@ -152,13 +154,13 @@ func listenManager(path string) (*serviceManager, error) {
 }
 
 func (m *serviceManager) read() {
-	buf := make([]byte, 4096)
+	buf, oob := make([]byte, 4096), make([]byte, 4096)
 	for {
-		n, err := m.conn.Read(buf)
+		n, oobn, _, _, err := m.conn.ReadMsgUnix(buf, oob)
 		m.mu.Lock()
 		if err != nil {
 			m.over = true
-		} else {
+		} else if !m.keep(string(buf[:n]), oob[:oobn]) {
 			m.states = append(m.states, strings.ReplaceAll(strings.TrimSpace(string(buf[:n])), "\n", " + "))
 		}
 		m.news.Broadcast()
@@ -167,6 +169,41 @@ func (m *serviceManager) read() {
 			return
 		}
 	}
+}
+
+// keep does what systemd does with files; false: the state is about something else. m.mu is held.
+func (m *serviceManager) keep(state string, oob []byte) bool {
+	_, name, _ := strings.Cut(state, "FDNAME=")
+	for _, f := range filesIn(oob) {
+		if strings.HasPrefix(state, "FDSTORE=1") {
+			m.stored = append(m.stored, os.NewFile(f, name))
+		} else {
+			_ = syscall.Close(int(f)) // of a barrier
+		}
+	}
+	if strings.HasPrefix(state, "FDSTOREREMOVE=1") {
+		m.stored = slices.DeleteFunc(m.stored, func(f *os.File) bool { return f.Name() == name && f.Close() == nil })
+	}
+	return strings.HasPrefix(state, "FDSTORE") || strings.HasPrefix(state, "BARRIER")
+}
+
+func filesIn(oob []byte) []uintptr {
+	var all []uintptr
+	messages, _ := syscall.ParseSocketControlMessage(oob)
+	for i := range messages {
+		fds, _ := syscall.ParseUnixRights(&messages[i])
+		for _, fd := range fds {
+			all = append(all, uintptr(fd))
+		}
+	}
+	return all
+}
+
+// store lists what is stored.
+func (m *serviceManager) store() []*os.File {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.stored)
 }
 
 func (m *serviceManager) close() {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +17,32 @@ import (
 // successor starts another evpnd with the configuration of p, to take over from it.
 func (p *process) successor() *process {
 	p.t.Helper()
+	return p.again(exec.Command("evpnd", "-c", p.config(), "--take-over"))
+}
+
+// config is the configuration file.
+func (p *process) config() string { return filepath.Join(p.dir, "evpnd.yaml") }
+
+// restarted starts evpnd with the files that the service manager keeps, as systemd does.
+func (p *process) restarted() *process {
+	p.t.Helper()
+	stored := p.manager.store()
+	names := make([]string, len(stored))
+	for i, f := range stored {
+		names[i] = f.Name()
+	}
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec evpnd -c "$0"`, p.config())
+	cmd.ExtraFiles = stored
+	next := p.again(cmd, fmt.Sprintf("LISTEN_FDS=%d", len(stored)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	return next
+}
+
+// again starts a command that is to be the next evpnd.
+func (p *process) again(cmd *exec.Cmd, env ...string) *process {
+	p.t.Helper()
 	next := &process{t: p.t, dir: p.dir, manager: p.manager, conn: p.conn}
-	next.Cmd = exec.Command("evpnd", append(p.Args[1:], "--take-over")...)
-	next.Env = p.Env
+	next.Cmd = cmd
+	next.Env = append(slices.Clone(p.Env), env...)
 	next.Stdout, next.Stderr = &next.log, &next.log
 	if err := next.Start(); err != nil {
 		p.t.Fatal(err)
@@ -108,6 +134,44 @@ func TestTakeOver(t *testing.T) {
 	}
 	a.stop()
 	next.stop()
+}
+
+// TestRestartBySystemd: where systemd keeps files from one life to the next, a restart is a take-over as well, and the files
+// are gone from there when the next one has them. What is left there and wrong is not used.
+func TestRestartBySystemd(t *testing.T) {
+	t.Setenv("FDSTORE", "16")
+	a, b := twoDaemons(t)
+	before := a.peer()
+	for range 2 {
+		b.stop()
+		b.clean(t)
+		if n := len(b.manager.store()); n != 2 {
+			t.Fatalf("%d files are stored", n)
+		}
+		b = b.restarted()
+		if b.manager.await(regexp.MustCompile("^READY=1$")) == "" {
+			t.Fatal("not ready")
+		}
+		until(t, "the next one has the session", up(b))
+		if n := len(b.manager.store()); n != 0 {
+			t.Errorf("%d files are stored", n)
+		}
+	}
+	after := a.peer()
+	if after.Established != 1 || after.Counters.UpdatesReceived != before.Counters.UpdatesReceived {
+		t.Errorf("before %v\nafter %v", before, after)
+	}
+	b.stop()
+	for _, f := range b.manager.store() {
+		if f.Name() == "evpnd-will" {
+			if _, err := f.WriteAt([]byte("x"), 70); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b = b.restarted()
+	until(t, "the session starts anew", func() bool { return up(b)() && a.peer().Established == 2 })
+	a.stop()
 }
 
 // clean wants a process that has handed over to have had nothing to complain of.

@@ -104,8 +104,9 @@ type Daemon struct {
 	manager  serviceManager
 	heart    heartbeat
 
-	heir *net.UnixConn // who takes over; nil: nobody does
-	will *will         // what for them; nil: nothing
+	leaving atomic.Bool   // the sessions are being handed over, or have been
+	heir    *net.UnixConn // who takes over; nil: nobody does, or systemd's store
+	will    *will         // what for them; nil: nothing
 }
 
 // Options are the parts of a daemon.
@@ -126,6 +127,7 @@ type Options struct {
 	// Facts and Hosts are what the evpnd before has left: Legacy.Adopt.
 	Facts []evpn.Event
 	Hosts []evpn.NumberedHost
+	Store *FDStore // keeps the sessions over a restart; nil: nobody does
 }
 
 // NewEvents makes the channel that carries facts to the owner.
@@ -188,9 +190,11 @@ func New(opts Options) *Daemon {
 // them over. A successor that asks for it gets the sessions as well. It returns when nothing of the daemon runs any more, and can be called
 // once.
 func (d *Daemon) Run(ctx context.Context) error {
-	ctx, end := context.WithCancel(ctx)
+	stop := ctx
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { d.leave(stop, ctx, end); return nil })
 	g.Go(func() error { d.own(ctx); return nil })
 	g.Go(func() error { return ended(ctx, "dataplane", d.kernel.Run(ctx, d.events)) })
 	g.Go(func() error { return ended(ctx, "bgp", d.bgp.Run(ctx)) })
@@ -212,6 +216,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err := g.Wait()
 	if d.heir != nil {
 		return errors.Join(err, d.bequeath())
+	}
+	if d.will != nil {
+		return errors.Join(err, d.store())
 	}
 	if err != nil || !d.config.get().FlushOnExit {
 		return err

@@ -257,6 +257,10 @@ func (d *Daemon) serveSuccessor(ctx context.Context, l *net.UnixListener, end fu
 	if c == nil {
 		return
 	}
+	if !d.leaving.CompareAndSwap(false, true) {
+		_ = c.Close() // too late: it is stopping, and leaves the sessions to the next start
+		return
+	}
 	d.log.Info("a successor takes over")
 	w, err := d.handOver(ctx)
 	if err != nil {
