@@ -72,7 +72,8 @@ func (s *Speaker) heir(h *Handover) (*peer, error) {
 	if err := json.Unmarshal(h.Settings, &had); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	if !sameSession(had, want) {
+	// The connection was made with its options: a reload changes them on it, a take-over does not.
+	if !sameSession(had, want) || peerOptions(had, s.asn) != peerOptions(want, s.asn) {
 		return nil, errors.New("configuration of the peer has changed")
 	}
 	return newPeer(s, want, from), nil

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/evpn/wire"
@@ -138,8 +140,9 @@ func testHandedOver(t *testing.T, asn uint32) {
 	up := n.info(p.id)
 	begun := said(p, 4)
 	p.send(begun[:30])
+	until(t, "the start of the message is read", func() bool { return unreadOctets(t, n.find1(p.id)) == 0 })
 	all := n.handOver(c)
-	if len(all) != 1 {
+	if len(all) != 1 || len(all[0].Unread) != 30 {
 		t.Fatalf("%+v", all)
 	}
 	silent(p, 20*time.Millisecond)
@@ -180,6 +183,20 @@ func testHandedOver(t *testing.T, asn uint32) {
 	if i := next.info(p.id); i.State != StateEstablished || !i.Since.Equal(up.Since) || i.Counters.Established != 1 || i.Counters.Flaps != 0 {
 		t.Errorf("%+v", i)
 	}
+}
+
+// unreadOctets is what waits in the kernel for a session to read.
+func unreadOctets(t *testing.T, s *session) int {
+	t.Helper()
+	raw, err := s.outer.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := onSocket(raw, func(fd int) (err error) { n, err = unix.IoctlGetInt(fd, unix.TIOCINQ); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestHandedOverMemberships: RT constraint and a ROUTE-REFRESH that waits are carried over.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -67,10 +68,14 @@ func TestSpoiltWill(t *testing.T) {
 		spoil  func(t *testing.T, f *os.File)
 		less   int
 	}{
-		"form":              {change: func(w *will) { w.Form = willForm + 1 }},
-		"magic":             {spoil: func(t *testing.T, f *os.File) { write(t, f, 3, "x") }},
-		"length":            {spoil: func(t *testing.T, f *os.File) { write(t, f, 9, "\xff") }},
-		"bit":               {spoil: func(t *testing.T, f *os.File) { write(t, f, willHead+20, "\x00") }},
+		"form":   {change: func(w *will) { w.Form = willForm + 1 }},
+		"magic":  {spoil: func(t *testing.T, f *os.File) { write(t, f, 3, "x") }},
+		"length": {spoil: func(t *testing.T, f *os.File) { write(t, f, 9, "\xff") }},
+		"bit": {spoil: func(t *testing.T, f *os.File) {
+			text := make([]byte, 4096)
+			n, _ := f.ReadAt(text, 0)
+			write(t, f, bytes.Index(text[:n], []byte(`"seq":3`))+6, "4")
+		}},
 		"short":             {spoil: func(t *testing.T, f *os.File) { truncate(t, f, willHead+30) }},
 		"nothing":           {spoil: func(t *testing.T, f *os.File) { truncate(t, f, 0) }},
 		"fewer connections": {less: 1},
