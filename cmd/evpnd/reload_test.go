@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -154,6 +155,11 @@ func (p *process) awaitUp(ctx context.Context, peers ...string) map[string]time.
 func TestEffects(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	t.Cleanup(func() { // runs when the daemons have ended, and left what vnis[].create has them make
+		for _, link := range []string{"vxlan100", "br100", "vx7", "br7"} {
+			_ = exec.Command("ip", "link", "del", link).Run() // it may not be there
+		}
+	})
 	p := launch(t, changed)
 	launch(t, dialled)
 	launch(t, dialling)
