@@ -8,16 +8,20 @@ import (
 	"time"
 )
 
-// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 10 ms; two in flight keep
+// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 4 ms; two in flight keep
 // the writer busy while the next is made, and everything else waits here, where it can still change its mind.
 const (
-	maxBatchOps   = 4096
-	maxInFlight   = 2
-	staleTime     = 180 * time.Second // that a peer which came back may take for its End-of-RIB
-	readBackWait  = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one
-	firstRetry    = 100 * time.Millisecond
-	longestRetry  = 30 * time.Second
-	maxSharedSets = 4096 // attribute sets remembered per MAC-VRF for routes of our own
+	maxBatchOps  = 1024
+	maxInFlight  = 2
+	staleTime    = 180 * time.Second // that a peer which came back may take for its End-of-RIB
+	readBackWait = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one
+	firstRetry   = 100 * time.Millisecond
+	longestRetry = 30 * time.Second
+
+	// expressWaiting is how many entries of one VNI may wait beside the long queue, so that a VNI whose hosts all move does not
+	// keep the few changes of the others waiting.
+	expressWaiting = 64
+	maxSharedSets  = 4096 // attribute sets remembered per MAC-VRF for routes of our own
 )
 
 // Core holds the EVPN state of one VTEP and takes every decision. It does no I/O, keeps no clock and no goroutine: its
@@ -52,6 +56,7 @@ type Core struct {
 	dirtyMACs []*macEntry
 	dirtyIPs  []*ipEntry
 	pending   [TableNeighbor + 1][]holder
+	express   [TableNeighbor + 1][]holder // entries of VNIs that have little to write; they go before those of pending
 	problems  map[EntryKey]*problem
 	nextRetry time.Time // no problem is to be tried again before; zero: none is to be
 	retries   uint64    // writes that were tried again
@@ -233,9 +238,7 @@ func (c *Core) Flush(now time.Time) Output {
 	if c.synced && !c.released {
 		out.ReleaseEoR, c.released = true, true
 	}
-	for _, queue := range c.pending {
-		out.Backlog += len(queue)
-	}
+	out.Backlog = c.waiting()
 	out.Wake = c.wake(now)
 	return out
 }
@@ -313,7 +316,7 @@ func (c *Core) heardAll() bool {
 
 // wake is the earliest time at which Flush has something to do by itself.
 func (c *Core) wake(now time.Time) time.Time {
-	if c.batch-c.acked < maxInFlight && !c.quiet(now) && slices.ContainsFunc(c.pending[:], func(q []holder) bool { return len(q) > 0 }) {
+	if c.batch-c.acked < maxInFlight && !c.quiet(now) && c.waiting() > 0 {
 		return now
 	}
 	if len(c.turned) > 0 && len(c.pending[TableVTEP]) == 0 {

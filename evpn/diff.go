@@ -70,6 +70,7 @@ func (c *Core) failed(f OpError, batch uint64, now time.Time) {
 	}
 	c.settle(h, place{})
 	s.set(unknown, !f.Foreign)
+	s.set(altered, f.Op.Stood && !f.Foreign) // the next try is for the same place
 	p := c.problems[f.Op.Key]
 	if p == nil {
 		p = &problem{}

@@ -276,7 +276,14 @@ func (c *Core) enqueue(h holder) {
 	}
 	s.set(queued, true)
 	t := h.key().Table
-	c.pending[t] = append(c.pending[t], h)
+	queue := &c.pending[t]
+	if v := vrfOf(h); v != nil {
+		if v.waiting < expressWaiting {
+			queue = &c.express[t]
+		}
+		v.waiting++
+	}
+	*queue = append(*queue, h)
 }
 
 // nextBatch takes the next ops off the queues, in the order in which the kernel must see them: a VTEP before the MACs
@@ -290,8 +297,12 @@ func (c *Core) nextBatch() KernelBatch {
 		b.Ops = make([]KernelOp, 0, min(n, maxBatchOps))
 	}
 	leaving := c.takeVTEPs(&b)
-	for _, t := range []Table{TableFlood, TableFDB, TableNeighbor} {
-		c.take(&b, t)
+	const half = maxBatchOps / 2 // many VNIs that always have a little to write must not keep the others from it
+	for _, t := range hostTables {
+		c.take(&b, &c.express[t], half)
+	}
+	for _, t := range hostTables {
+		c.take(&b, &c.pending[t], maxBatchOps)
 	}
 	for _, t := range leaving { // nothing names them: what did was sent earlier, or just now
 		c.send(&b, t)
@@ -307,8 +318,8 @@ func (c *Core) nextBatch() KernelBatch {
 // waiting is the number of entries in the queues.
 func (c *Core) waiting() int {
 	n := 0
-	for _, q := range c.pending {
-		n += len(q)
+	for t := range c.pending {
+		n += len(c.pending[t]) + len(c.express[t])
 	}
 	return n
 }
@@ -332,12 +343,29 @@ func (c *Core) takeVTEPs(b *KernelBatch) (leaving []*vtep) {
 	return leaving
 }
 
-// take sends what waits in the queue of one table, as far as the batch has room.
-func (c *Core) take(b *KernelBatch, t Table) {
-	queue := c.pending[t]
+// hostTables are those with entries of VNIs, in the order in which they are written.
+var hostTables = [...]Table{TableFlood, TableFDB, TableNeighbor}
+
+// vrfOf is the MAC-VRF whose entry h is, nil for a VTEP.
+func vrfOf(h holder) *macVRF {
+	switch h := h.(type) {
+	case *macEntry:
+		return h.vrf
+	case *ipEntry:
+		return h.vrf
+	case *floodEntry:
+		return h.vrf
+	}
+	return nil
+}
+
+// take sends what waits in a queue, until the batch has most ops.
+func (c *Core) take(b *KernelBatch, waiting *[]holder, most int) {
+	queue := *waiting
 	n := 0
-	for ; n < len(queue) && len(b.Ops) < maxBatchOps; n++ {
+	for ; n < len(queue) && len(b.Ops) < most; n++ {
 		h := queue[n]
+		vrfOf(h).waiting--
 		if s := h.slot(); s.settled() {
 			s.set(queued, false)
 			h.forget(c)
@@ -346,9 +374,9 @@ func (c *Core) take(b *KernelBatch, t Table) {
 		c.send(b, h)
 	}
 	clear(queue[:n])
-	c.pending[t] = queue[n:]
+	*waiting = queue[n:]
 	if n == len(queue) {
-		c.pending[t] = emptied(queue)
+		*waiting = emptied(queue)
 	}
 }
 

@@ -24,6 +24,7 @@ type macVRF struct {
 
 	pinned       map[MAC][]*ipEntry // IPs that are frozen with a MAC
 	framed       int                // bindings that frames told of
+	waiting      int                // entries in Core.pending and Core.express
 	room         room
 	refusedHosts uint64 // times that a host claimed what is ours
 }

@@ -75,7 +75,11 @@ func testTakeOver(t *testing.T, ctx context.Context, lab *Lab, vms []vm) {
 	for _, s := range streams {
 		s.stop(t, ctx)
 	}
-	if after := frrSessionWith(t, ctx, lab, "rr", "10.255.0.1"); after != before || before.State != "Established" || before.Messages.Updates == 0 {
+	after := frrSessionWith(t, ctx, lab, "rr", "10.255.0.1")
+	if drift := after.Since - before.Since; drift*drift == 1 { // FRR works the time out anew from its uptime in whole seconds
+		after.Since = before.Since
+	}
+	if after != before || before.State != "Established" || before.Messages.Updates == 0 {
 		t.Errorf("before %+v\nafter  %+v", before, after)
 	}
 	if err := last.Stop(ctx, unix.SIGTERM); err != nil {
