@@ -14,13 +14,16 @@ const (
 	auditAtOnce  = 8192 // entries of a MAC-VRF from which on it is a large one
 	auditChunk   = 512  // entries looked up together, in about 2 ms
 	auditPause   = 10 * time.Millisecond
-	auditMinimum = time.Second // between the beginnings of two audits, and that a chunk waits for a quiet moment
+	auditMinimum = time.Second // that a chunk waits for a quiet moment
+	// A doubt comes with each flood of our own. The audit for it waits for the flood to be over, and until the last one is long ago.
+	doubtPause = 3 * time.Second
+	doubtEvery = 30 * time.Second
 )
 
 // auditor is where an audit stands.
 type auditor struct {
 	next    time.Time // when the next audit begins; zero before the first fact
-	doubt   bool      // begin as soon as auditMinimum allows
+	doubted time.Time // when someone last may have altered something unseen; zero: not since the last one began
 	last    time.Time // when the last one began
 	vrfs    []*macVRF // still to be looked up
 	entries []holder  // of the one that is being looked at
@@ -32,7 +35,7 @@ type auditor struct {
 func (c *Core) audit(now time.Time) []EntryKey {
 	a := &c.auditor
 	if c.synced && a.done() && !now.Before(a.begin()) {
-		a.next, a.last, a.doubt = now.Add(auditPeriod), now, false
+		a.next, a.last, a.doubted = now.Add(auditPeriod), now, time.Time{}
 		c.readBack[0] = true
 		vrfs := slices.DeleteFunc(c.vrfsInOrder(), func(v *macVRF) bool { return v.at == nil })
 		if slices.ContainsFunc(vrfs, func(v *macVRF) bool { return len(v.macs)+len(v.ips) >= auditAtOnce }) {
@@ -55,7 +58,10 @@ func (c *Core) audit(now time.Time) []EntryKey {
 
 // begin is when the next audit begins.
 func (a *auditor) begin() time.Time {
-	if soon := a.last.Add(auditMinimum); a.doubt && soon.Before(a.next) {
+	if a.doubted.IsZero() {
+		return a.next
+	}
+	if soon := latest(a.doubted.Add(doubtPause), a.last.Add(doubtEvery)); soon.Before(a.next) {
 		return soon
 	}
 	return a.next

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 4 ms; two in flight keep
+// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 2 ms; two in flight keep
 // the writer busy while the next is made, and everything else waits here, where it can still change its mind.
 const (
-	maxBatchOps  = 1024
+	maxBatchOps  = 512
 	maxInFlight  = 2
 	staleTime    = 180 * time.Second // that a peer which came back may take for its End-of-RIB
 	readBackWait = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one
@@ -173,7 +173,7 @@ func (c *Core) Handle(ev Event, now time.Time) {
 	case Tampered:
 		c.tampered(ev)
 	case Doubt:
-		c.auditor.doubt = true
+		c.auditor.doubted = now
 	case Looked:
 		c.looked(ev)
 	case Remembered:

@@ -11,8 +11,12 @@ import (
 	"github.com/evpnd/evpnd/evpn/wire"
 )
 
-// maxBatch bounds what one send to the core carries.
-const maxBatch = 256
+// maxBatch bounds the UPDATEs, and maxBatchRoutes the routes, that one send to the core carries: what others have to say
+// waits behind it.
+const (
+	maxBatch       = 256
+	maxBatchRoutes = 512
+)
 
 // receive reads the messages of an established session until it ends. Only what GoBGP is there for reaches it.
 func (s *session) receive() error {
@@ -37,7 +41,7 @@ func (s *session) receive() error {
 		if err != nil {
 			return err
 		}
-		if len(s.batch) >= maxBatch || !s.in.ready() {
+		if len(s.batch) >= maxBatch || s.batched >= maxBatchRoutes || !s.in.ready() {
 			s.flush()
 		}
 	}
@@ -48,7 +52,7 @@ func (s *session) receive() error {
 func (s *session) flush() {
 	if len(s.batch) > 0 {
 		s.p.sp.emit(s.batch)
-		s.batch = nil
+		s.batch, s.batched = nil, 0
 	}
 }
 
@@ -85,6 +89,7 @@ func (s *session) update(msg []byte) error {
 	}
 	if u := r.Take(s.p.addr); u != nil {
 		s.batch = append(s.batch, u)
+		s.batched += len(u.Reach) + len(u.Unreach)
 	}
 	if r.EndOfRIB {
 		s.batch = append(s.batch, evpn.EndOfRIB{Peer: s.p.addr})

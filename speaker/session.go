@@ -71,6 +71,7 @@ type session struct {
 	decoder *wire.Decoder
 	result  wire.Result
 	batch   []evpn.Event
+	batched int  // routes in batch
 	up      bool // the core knows
 	adopted bool // established by another process
 
