@@ -83,7 +83,10 @@ func (p *probes) send(w vmPort, done <-chan struct{}) {
 }
 
 // receive takes what arrives at a place until the socket is closed. A guest that is elsewhere hears nothing of it.
-func (p *probes) receive(f *os.File, place int32) error {
+func (p *probes) receive(f *os.File, place int32) error { return p.receiveFrom(f, place, nil) }
+
+// receiveFrom is receive of what one sender has sent, nil: anyone.
+func (p *probes) receiveFrom(f *os.File, place int32, sender net.HardwareAddr) error {
 	b := make([]byte, 2048)
 	for {
 		n, err := f.Read(b)
@@ -93,7 +96,8 @@ func (p *probes) receive(f *os.File, place int32) error {
 		if err != nil {
 			continue // the link went down
 		}
-		if n < seqAt+8 || binary.BigEndian.Uint16(b[12:]) != 0x0800 || b[23] != unix.IPPROTO_UDP {
+		if n < seqAt+8 || binary.BigEndian.Uint16(b[12:]) != 0x0800 || b[23] != unix.IPPROTO_UDP ||
+			sender != nil && [6]byte(b[6:12]) != [6]byte(sender) {
 			continue
 		}
 		p.mu.Lock()
@@ -136,6 +140,38 @@ func (p *probes) arrivedSince(at time.Time) bool {
 		}
 	}
 	return false
+}
+
+// count is how many packets of the window were sent, without those sent last that may be on their way, and how many of them
+// have not come.
+func (p *probes) count() (lost, sent int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, came := range p.came {
+		if came {
+			sent = i + 1
+		}
+	}
+	for _, came := range p.came[:sent] {
+		if !came {
+			lost++
+		}
+	}
+	return lost, sent
+}
+
+// healed is when the packet after the last lost one was sent; the zero time: none of the window is lost.
+func (p *probes) healed() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	came := false
+	for i := len(p.came) - 1; i >= 0; i-- {
+		if came && !p.came[i] {
+			return p.sent[i+1]
+		}
+		came = came || p.came[i]
+	}
+	return time.Time{}
 }
 
 // lost is the time that the lost packets of the window stand for. What was sent last may be on its way.
