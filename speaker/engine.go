@@ -173,13 +173,17 @@ func (e *engine) secure(ctx context.Context) error {
 	return e.tryKey(ctx, key)
 }
 
+// keyPatience is the least time that tryKey waits for an answer which must not come. The kernel answers on loopback before
+// connect(2) returns, and every start of evpnd waits this long before it dials its peers.
+const keyPatience = 2 * time.Millisecond
+
 // tryKey dials with the key, which must work, and without it, which must not in many times that time.
 func (e *engine) tryKey(ctx context.Context, key string) error {
 	from, start := e.host(0xffff), time.Now()
 	withKey, err := e.dial(ctx, from, key, attachTime)
 	if err == nil {
 		_ = withKey.Close() // GoBGP closes it too: there is no such neighbour
-		open, err := e.dial(ctx, from, "", max(10*time.Since(start), 20*time.Millisecond))
+		open, err := e.dial(ctx, from, "", max(10*time.Since(start), keyPatience))
 		if err != nil {
 			e.key = key
 			return nil
