@@ -22,12 +22,13 @@ SEEDS     ?= 1000000
 SEED      ?= 1
 SIMTIME   ?= 12h
 MOVES     ?= 1000
+KILLS     ?= 200
 DIRECT    ?=
 BIN       ?= bin
 PACKAGES  ?= bin/packages
 STAGE     ?= bin/stage
 
-.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
+.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration flow demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -66,6 +67,9 @@ sim: ## SEEDS simulated networks from SEED on, on all cores
 
 migration: deps ## MOVES moves of VMs in each direction between evpnd and FRR: some 30 minutes for 1000; DIRECT=1 peers evpnd with evpnd
 	go test -run '^TestMigration$$' -v -timeout 12h ./labs -migration.moves $(MOVES) $(if $(DIRECT),-migration.direct)
+
+flow: deps ## KILLS kills of evpnd, and reflectors dead for 60 s, under 1,000 packets/s each way: some seven minutes for 200
+	go test -run '^(TestFlow|TestReflectorsLost)$$' -v -timeout 2h ./labs -flow.kills $(KILLS) -flow.headless 60s
 
 demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP=1 leaves them up
 	KEEP=$(KEEP) bin/evpnlab demo

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -95,17 +94,11 @@ func (f *fabric) synced(ctx context.Context, node, peer string) error {
 // wantNoneLost wants that every packet between the hosts has come since the last call.
 func (f *fabric) wantNoneLost(t *testing.T, what string) {
 	t.Helper()
-	var report []string
 	for _, flow := range f.direct {
-		lost, sent := flow.count()
-		if lost > 0 {
-			t.Errorf("%s: %s: %d of %d packets lost", what, flow, lost, sent)
-		}
-		report = append(report, fmt.Sprintf("%s %d of %d lost", flow, lost, sent))
-		flow.window()
+		flow.wantNoneLost(t, what)
 	}
 	lost, sent := f.tor.count()
-	t.Logf("%s: %s, %s %d of %d lost (%s)", what, strings.Join(report, ", "), f.tor, lost, sent, f.tor.lost().Round(time.Millisecond))
+	t.Logf("%s: %s: %d of %d packets lost, %s", what, f.tor, lost, sent, f.tor.lost().Round(time.Millisecond))
 	f.tor.window()
 }
 
@@ -116,6 +109,29 @@ type flow struct {
 }
 
 func (f *flow) String() string { return f.from.at + "→" + f.to.at }
+
+// wantNoneLost wants that every packet has come since the last call.
+func (f *flow) wantNoneLost(t *testing.T, what string) {
+	t.Helper()
+	lost, sent := f.count()
+	if lost > 0 || sent < 10 {
+		t.Errorf("%s: %s: %d of %d packets lost", what, f, lost, sent)
+	}
+	t.Logf("%s: %s: %d of %d packets lost", what, f, lost, sent)
+	f.window()
+}
+
+// keep waits until a packet has come that was sent d from now.
+func (f *flow) keep(t *testing.T, ctx context.Context, d time.Duration) {
+	t.Helper()
+	at := time.Now().Add(d)
+	within(t, ctx, d+20*time.Second, fmt.Sprintf("%s: packets for %s more", f, d), func() error {
+		if !f.arrivedSince(at) {
+			return fmt.Errorf("none that was sent after %s", at)
+		}
+		return nil
+	})
+}
 
 // startFlow sends frames that the kernels of the VMs neither make nor take, so that these say nothing about them.
 func startFlow(t *testing.T, lab *Lab, from, to vm) *flow {

@@ -19,7 +19,7 @@ var reflectors = map[string]string{"rr": "10.255.0.254", "tor": "10.255.0.3"}
 // What FRR's topotest bgp_evpn_gr wants of FRR is wanted of evpnd here: routes stale and visible, kernel entries untouched,
 // R and F in the OPEN of the one that restarts, nothing stale in the end. Traffic flows all the time, and nothing is lost.
 func TestReflectorsLost(t *testing.T) {
-	ctx := testContext(t, 4*time.Minute)
+	ctx := testContext(t, 4*time.Minute+*flowHeadless)
 	lab := bringUp(t, ctx, twoReflectors(t))
 	vms := vmsOf02()
 	from, to := vms[0], vms[2] // vm11, vm21
@@ -27,12 +27,12 @@ func TestReflectorsLost(t *testing.T) {
 	ping(t, ctx, lab, from.node, to.ip4)
 	agree(t, ctx, lab, "h1", false, to)
 	agree(t, ctx, lab, "h2", false, from)
-	flows := []stream{startStream(t, ctx, lab, from.node, to.ip4), startStream(t, ctx, lab, to.node, from.ip4)}
+	flows := []*flow{startFlow(t, lab, from, to), startFlow(t, lab, to, from)}
 
 	t.Run("FRR restarts gracefully", func(t *testing.T) { testFRRRestarts(t, ctx, lab, to, flows[0]) })
 	t.Run("both reflectors are dead", func(t *testing.T) { testHeadless(t, ctx, lab, to, flows[0]) })
-	for _, s := range flows {
-		s.stop(t, ctx)
+	for _, f := range flows {
+		f.wantNoneLost(t, "reflectors restarted and dead")
 	}
 	t.Run("FRR helps", func(t *testing.T) { testFRRHelps(t, ctx, lab) })
 	t.Run("FRR asks for all routes", func(t *testing.T) { testFRRRefresh(t, ctx, lab, to) })
@@ -127,7 +127,7 @@ func start(t *testing.T, lab *Lab, nodes ...string) {
 
 // testFRRRestarts: the routes of one reflector are stale while it restarts, with FRR's restart time, and fresh when it is
 // back; the kernel is not touched.
-func testFRRRestarts(t *testing.T, ctx context.Context, lab *Lab, remote vm, flow stream) {
+func testFRRRestarts(t *testing.T, ctx context.Context, lab *Lab, remote vm, flow *flow) {
 	err := want(ctx, lab, "h1", true, func(p ctlGraceful) bool {
 		return p.Address == reflectors["rr"] && p.RestartTime == "77s"
 	}, "show", "summary")
@@ -146,7 +146,7 @@ func testFRRRestarts(t *testing.T, ctx context.Context, lab *Lab, remote vm, flo
 			wantFDB(ctx, lab, "h1", remote.vxlan(), remote.mac, remote.vtep),
 		)
 	})
-	flow.more(t, ctx, 20)
+	flow.keep(t, ctx, 400*time.Millisecond)
 	start(t, lab, "rr")
 	sessionsUp(t, ctx, lab)
 	if log, err := os.ReadFile(lab.LogFile("h1")); err != nil || strings.Contains(string(log), "did not keep its forwarding state") {
@@ -156,7 +156,7 @@ func testFRRRestarts(t *testing.T, ctx context.Context, lab *Lab, remote vm, flo
 
 // testHeadless: with all reflectors dead for longer than the hold time forwarding goes on, and evpnd's own restart does not
 // change that.
-func testHeadless(t *testing.T, ctx context.Context, lab *Lab, remote vm, flow stream) {
+func testHeadless(t *testing.T, ctx context.Context, lab *Lab, remote vm, flow *flow) {
 	kill(t, ctx, lab, "rr", "tor")
 	within(t, ctx, 20*time.Second, "everything is stale", func() error {
 		for _, addr := range reflectors {
@@ -169,7 +169,7 @@ func testHeadless(t *testing.T, ctx context.Context, lab *Lab, remote vm, flow s
 		}
 		return nil
 	})
-	flow.more(t, ctx, 250) // 5 s; the hold time is 3 s
+	flow.keep(t, ctx, *flowHeadless) // the hold time is 3 s
 	if err := wantFDB(ctx, lab, "h1", remote.vxlan(), remote.mac, remote.vtep); err != nil {
 		t.Error(err)
 	}

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -44,5 +45,25 @@ func TestInnerLegClosed(t *testing.T) {
 	}
 	if n.info(p.id).State != StateEstablished {
 		t.Error("session suffered")
+	}
+}
+
+// TestOpenListenerIsFound: tryKey would see that it can connect without the key.
+func TestOpenListenerIsFound(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	e := engine{addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	for deadline := time.Now().Add(patience); ; {
+		conn, err := e.dial(context.Background(), e.host(0xffff), "", keyPatience)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 }
