@@ -73,9 +73,10 @@ func TestOwnCapabilities(t *testing.T) {
 		wantLong            longLived
 	}{
 		"restarted":     {120 * time.Second, 0, false, false, false, graceful{true, 120 * time.Second, true, true, true, true}, longLived{}},
-		"later":         {120 * time.Second, time.Hour, false, true, true, graceful{true, 120 * time.Second, false, true, true, true}, longLived{time.Hour, true}},
+		"announced":     {120 * time.Second, time.Hour, false, true, false, graceful{true, 120 * time.Second, true, true, true, true}, longLived{time.Hour, true}},
+		"and rebooted":  {120 * time.Second, time.Hour, false, true, true, graceful{true, 120 * time.Second, true, true, true, false}, longLived{time.Hour, false}},
 		"rebooted":      {120 * time.Second, time.Hour, false, false, true, graceful{true, 120 * time.Second, true, true, true, false}, longLived{time.Hour, false}},
-		"flush-on-exit": {120 * time.Second, time.Hour, true, true, false, graceful{true, 120 * time.Second, false, true, true, false}, longLived{time.Hour, false}},
+		"flush-on-exit": {120 * time.Second, time.Hour, true, true, false, graceful{true, 120 * time.Second, true, true, true, false}, longLived{time.Hour, false}},
 		"off":           {0, 0, false, true, false, graceful{}, longLived{}},
 	} {
 		t.Run(name, func(t *testing.T) {

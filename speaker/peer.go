@@ -225,6 +225,14 @@ func (p *peer) establish(s *session) bool {
 	return true
 }
 
+// restarted reports whether the peer is to hear that we have restarted: until our routes are announced, and, however fast that
+// was, in the first session of this life (RFC 4724 §4.1). A dynamic peer is forgotten between its sessions.
+func (p *peer) restarted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.sp.released.Load() || !p.dynamic.IsValid() && p.counters.Established == 0
+}
+
 // ended notes that a session is over and the core has heard it; the next one may go on.
 func (p *peer) ended(s *session, e *ending) {
 	p.mu.Lock()

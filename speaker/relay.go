@@ -128,7 +128,7 @@ func (s *session) pass(l *leg, kind wire.MessageType, msg []byte, marks family) 
 	case wire.MessageOpen:
 		l.open = append([]byte(nil), msg...)
 		l.began.open = true
-		restarted := !s.p.sp.released.Load()
+		restarted := s.p.restarted()
 		msg = ownOpen(msg, manner{
 			hold: s.cfg.HoldTime, graceful: s.cfg.GracefulRestart > 0, longLived: s.cfg.LongLived,
 			restarted: restarted, preserved: !s.p.sp.flushOnExit.Load() && !(restarted && s.p.sp.lost.Load()),

@@ -209,12 +209,13 @@ func (s *Speaker) SetImportRTs(rts []evpn.RT) error {
 	return errors.Join(errs...)
 }
 
-// ForwardingLost says that the kernel's entries of our last life are gone: until ReleaseEoR our OPENs say so, and peers drop
-// the routes of ours that they have kept (GR-01, GR-06).
+// ForwardingLost says that the kernel's entries of our last life are gone: as long as our OPENs say that we have restarted
+// they say so, and peers drop the routes of ours that they have kept (GR-01, GR-06).
 func (s *Speaker) ForwardingLost() { s.lost.Store(true) }
 
 // ReleaseEoR says that all local routes have been given to Apply: EVPN End-of-RIB may go out on all sessions, present
-// and future (GR-04), and our OPENs no longer say that we have restarted. Further calls do nothing.
+// and future (GR-04), and our OPENs no longer say that we have restarted, but for the first to each
+// configured peer. Further calls do nothing.
 func (s *Speaker) ReleaseEoR() {
 	if s.released.Swap(true) {
 		return
