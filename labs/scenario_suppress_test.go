@@ -216,6 +216,17 @@ func TestARPSuppression(t *testing.T) {
 		ping(t, ctx, lab, "vm11", ip)
 	}
 	within(t, ctx, 10*time.Second, "h1 knows h2's hosts", func() error { return remoteNeighbors(ctx, lab) })
+	within(t, ctx, 10*time.Second, "no VM looks for duplicates of its link-local address any more", func() error {
+		for _, vm := range []string{"vm11", "vm12", "vm21", "vm22"} {
+			switch tentative, _, err := lab.Exec(ctx, vm, "ip", "-6", "addr", "show", "dev", "eth1", "tentative"); {
+			case err != nil:
+				return err
+			case tentative != "":
+				return fmt.Errorf("%s: %s", vm, tentative)
+			}
+		}
+		return nil
+	})
 	w, underlay := newVMPort(t, lab, "vm11", "eth1"), newAsking(t, lab, "h1", "eth1")
 	w.hearing()
 	t.Run("requests for remote hosts stay here", func(t *testing.T) { testAnswered(t, ctx, lab, w, underlay) })
