@@ -584,11 +584,18 @@ func (c *Core) PeerStates() []PeerView {
 
 // Totals returns the sums over all VNIs.
 func (c *Core) Totals() Totals {
+	_, t := c.VNIsAndTotals()
+	return t
+}
+
+// VNIsAndTotals is VNIs and Totals in one walk over the tables.
+func (c *Core) VNIsAndTotals() ([]VNIView, Totals) {
+	vnis := c.VNIs()
 	t := Totals{
 		VTEPs: len(c.vteps), Problems: len(c.problems), Cut: c.waysDown, Holding: c.holding, Retries: c.retries, Losses: c.waysLost,
 		RoutesByType: maps.Clone(c.received), OwnRoutesByType: map[RouteType]int{},
 	}
-	for _, v := range c.VNIs() {
+	for _, v := range vnis {
 		t.VNIs++
 		if v.InService {
 			t.VNIsUp++
@@ -629,7 +636,7 @@ func (c *Core) Totals() Totals {
 			t.Installed++
 		}
 	}
-	return t
+	return vnis, t
 }
 
 // allHolders walks every kernel entry, in no particular order.

@@ -65,11 +65,7 @@ func (a *admin) ClearPeer(_ context.Context, req *evpnv1.ClearPeerRequest) (*evp
 }
 
 func (a *admin) ClearDuplicate(ctx context.Context, req *evpnv1.ClearDuplicateRequest) (*evpnv1.ClearDuplicateResponse, error) {
-	mac, hasMAC, err := parseMAC(req.Mac)
-	if err != nil {
-		return nil, err
-	}
-	ip, err := parseAddr("ip", req.Ip)
+	mac, hasMAC, ip, err := parseHost(req.Mac, req.Ip)
 	if err != nil {
 		return nil, err
 	}

@@ -41,10 +41,7 @@ func (s *inspect) ListEvents(req *evpnv1.ListEventsRequest, out evpnv1.InspectSe
 
 func parseRecordFilter(vni uint32, mac, ip, topic string) (f evpn.RecordFilter, err error) {
 	f.VNI, f.Topic = evpn.VNI(vni), topic
-	if f.MAC, _, err = parseMAC(mac); err != nil {
-		return f, err
-	}
-	if f.IP, err = parseAddr("ip", ip); err != nil {
+	if f.MAC, _, f.IP, err = parseHost(mac, ip); err != nil {
 		return f, err
 	}
 	if topic != "" && !slices.Contains(topics, topic) {
@@ -79,11 +76,7 @@ func protoEvent(r *evpn.Record) *evpnv1.Event {
 }
 
 func (s *inspect) Explain(ctx context.Context, req *evpnv1.ExplainRequest) (*evpnv1.ExplainResponse, error) {
-	mac, hasMAC, err := parseMAC(req.Mac)
-	if err != nil {
-		return nil, err
-	}
-	ip, err := parseAddr("ip", req.Ip)
+	mac, hasMAC, ip, err := parseHost(req.Mac, req.Ip)
 	if err != nil {
 		return nil, err
 	}

@@ -399,6 +399,15 @@ func parseMAC(s string) (evpn.MAC, bool, error) {
 	return m, true, nil
 }
 
+// parseHost reads the MAC and the IP by which a request names a host, either of which may be missing.
+func parseHost(macText, ipText string) (mac evpn.MAC, hasMAC bool, ip netip.Addr, err error) {
+	if mac, hasMAC, err = parseMAC(macText); err != nil {
+		return mac, false, ip, err
+	}
+	ip, err = parseAddr("ip", ipText)
+	return mac, hasMAC, ip, err
+}
+
 func unknownVNI(vni uint32) error {
 	return status.Errorf(codes.NotFound, "VNI %d is neither served nor configured", vni)
 }

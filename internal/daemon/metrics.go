@@ -139,7 +139,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}()
 	err := c.d.ask(ctx, func(core *evpn.Core) {
-		vnis, peers, t, moves = core.VNIs(), core.PeerStates(), core.Totals(), maps.Clone(c.d.moves)
+		vnis, t = core.VNIsAndTotals()
+		peers, moves = core.PeerStates(), maps.Clone(c.d.moves)
 	})
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(metricBuild.desc, err) // the scrape fails
