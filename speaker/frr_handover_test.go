@@ -1,8 +1,6 @@
 package speaker
 
 import (
-	"fmt"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -16,12 +14,7 @@ func TestFRRHandedOver(t *testing.T) {
 		return
 	}
 	notRaced(t)
-	ip(t, "link set lo up")
-	for i := range 3 {
-		ip(t, fmt.Sprintf("address add 10.99.0.%d/32 dev lo", i+1))
-	}
-	f := startFRR(t, " neighbor 10.99.0.1 passive")
-	a, rr := netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.2")
+	f, a, rr := listeningFRR(t)
 	n := startNode(t, nodeConfig(65000, a, 179, peerConfig(65000, rr, 179, a)))
 	c := newCore(n)
 	until(t, "session is up", func() bool {

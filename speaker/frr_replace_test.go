@@ -40,18 +40,23 @@ func (f *frr) routes() int {
 	return table.Prefixes
 }
 
+// listeningFRR starts FRR as rr, which waits for the session with a.
+func listeningFRR(t *testing.T) (f *frr, a, rr netip.Addr) {
+	t.Helper()
+	ip(t, "link set lo up")
+	for i := range 3 {
+		ip(t, fmt.Sprintf("address add 10.99.0.%d/32 dev lo", i+1))
+	}
+	return startFRR(t, " neighbor 10.99.0.1 passive"), netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.2")
+}
+
 // TestFRREngineReplaced: FRR does not notice that the engine behind its session is another one: not one UPDATE when
 // nothing changes, and while routes come and go, the same session and the right table.
 func TestFRREngineReplaced(t *testing.T) {
 	if !inNamespace(t) || raceDetector {
 		return
 	}
-	ip(t, "link set lo up")
-	for i := range 3 {
-		ip(t, fmt.Sprintf("address add 10.99.0.%d/32 dev lo", i+1))
-	}
-	f := startFRR(t, " neighbor 10.99.0.1 passive")
-	a, rr := netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.2")
+	f, a, rr := listeningFRR(t)
 	n := idleNode(t, nodeConfig(65000, a, 179, peerConfig(65000, rr, 179, a)))
 	n.wearLimit = 400
 	n.run()
