@@ -337,7 +337,9 @@ func (c *Core) wake(now time.Time) time.Time {
 	soonest(c.nextSweep)
 	for _, p := range c.peers {
 		soonest(p.stale.ages)
-		soonest(p.stale.ends)
+		if !over(p.stale.ends, now) || len(c.pending[TableVTEP]) == 0 {
+			soonest(p.stale.ends)
+		}
 		if p.limit.left > 0 {
 			soonest(p.limit.wake(p))
 		}

@@ -107,6 +107,7 @@ type vtep struct {
 	addr   netip.Addr
 	number uint32 // its index in Core.numbered; another's once it is forgotten
 	refs   int    // places that name it, wanted or held
+	leaves bool   // all routes that name it are about to go, see leave
 	place  slot
 }
 
@@ -203,7 +204,7 @@ func (c *Core) decideFlood(f *floodEntry) {
 		if why := c.refuse(f.vrf, p); why != "" {
 			c.noteRefused(f.vrf, p, why)
 		} else {
-			f.flooded = !c.cutOff(f.vtep)
+			f.flooded = !c.cutOff(f.vtep) && !c.leaves(f.vtep)
 		}
 	}
 	c.history.floods(f, was)

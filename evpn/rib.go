@@ -25,7 +25,8 @@ type attrSet struct {
 	paths int
 	gen   uint32 // importGen the list below was made under
 	vrfs  []*macVRF
-	named bool // its VTEPs are counted in Core.ways
+	named bool  // its VTEPs are counted in Core.ways
+	peer  *peer // whose routes they all are; nil: of several
 }
 
 func (c *Core) peerOf(addr netip.Addr) *peer {
@@ -104,8 +105,11 @@ func (c *Core) remove(path *Path) {
 func (c *Core) putIn(path *Path) {
 	set := c.attrs[path.Attrs]
 	if set == nil {
-		set = &attrSet{gen: c.importGen - 1}
+		set = &attrSet{gen: c.importGen - 1, peer: path.peer}
 		c.attrs[path.Attrs] = set
+	}
+	if set.peer != path.peer {
+		set.peer = nil
 	}
 	set.paths++
 	vrfs := c.importers(set, path.Attrs)

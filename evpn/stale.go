@@ -13,7 +13,8 @@ type staleness struct {
 	ages    time.Time // zero: they have aged, or there are none
 	ends    time.Time // zero: there are none
 	aged    bool
-	refresh bool // they are not of an earlier session: the peer sends all it has once more, and they have not come yet
+	refresh bool   // they are not of an earlier session: the peer sends all it has once more, and they have not come yet
+	lost    string // why they were not retained at all; "": they were
 }
 
 // isFresh reports that the peer has sent the path in its present session.
@@ -27,6 +28,7 @@ func (p *Path) isAged() bool {
 
 func (c *Core) peerUp(ev PeerUp, now time.Time) {
 	p := c.peerOf(ev.Peer)
+	c.dropLost(p)
 	p.asn, p.up, p.needEncap, p.complete = ev.ASN, true, ev.NeedEncap, false
 	p.limit = limited{RouteLimit: ev.Limit}
 	c.nextSession(p)
@@ -54,6 +56,7 @@ func (c *Core) peerDown(ev PeerDown, now time.Time) {
 	if p == nil {
 		return
 	}
+	c.dropLost(p)
 	if p.up && !ev.Again && !p.stale.ends.IsZero() && !p.stale.refresh {
 		c.dropStale(p, "stale routes dropped: peer failed again before its End-of-RIB")
 	}
@@ -62,7 +65,7 @@ func (c *Core) peerDown(ev PeerDown, now time.Time) {
 	c.history.session(peerDown, p, recordMore{text: ev.Reason})
 	keep := max(ev.Retain+ev.LongLived, ev.Keep)
 	if keep == 0 || p.paths == 0 {
-		c.dropStale(p, "routes dropped: "+ev.Reason)
+		p.stale = staleness{ends: now, lost: "routes dropped: " + ev.Reason} // by the next Flush, see expire
 		return
 	}
 	switch {
@@ -117,8 +120,8 @@ func (c *Core) nextSession(p *peer) {
 func (c *Core) expire(now time.Time) {
 	for _, addr := range c.peerAddrs() {
 		p := c.peers[addr]
-		if over(p.stale.ends, now) {
-			c.dropStale(p, "stale routes dropped: their time is over")
+		if over(p.stale.ends, now) && !c.leave(p) {
+			c.dropStale(p, cmp.Or(p.stale.lost, "stale routes dropped: their time is over"))
 		}
 		if over(p.stale.ages, now) {
 			c.age(p)
@@ -161,6 +164,13 @@ func (c *Core) withdrawnElsewhere(k *RouteKey) {
 			c.history.route(routeDropped, path)
 			c.remove(path)
 		}
+	}
+}
+
+// dropLost forgets routes that were not retained and that no Flush has come to yet.
+func (c *Core) dropLost(p *peer) {
+	if p.stale.lost != "" {
+		c.dropStale(p, p.stale.lost)
 	}
 }
 

@@ -52,6 +52,7 @@ func (c *Core) countWay(vtep netip.Addr, yes bool) {
 	if yes {
 		w.uses++
 		c.waysChanged = c.waysChanged || w.uses == 1
+		c.stay(vtep)
 	} else {
 		w.uses--
 		c.waysChanged = c.waysChanged || w.uses == 0
@@ -157,20 +158,25 @@ func (c *Core) turn(w *way, down bool, now time.Time) {
 		c.waysDown--
 		c.note(Note{Kind: NoteVTEPBack, VTEP: w.vtep})
 	}
-	if t := c.vteps[w.vtep]; t != nil && t.refs > 0 {
+	c.steer(w.vtep)
+	c.turned = append(c.turned, w.vtep)
+}
+
+// steer has frames sent to a VTEP or not, as is decided now.
+func (c *Core) steer(vtep netip.Addr) {
+	if t := c.vteps[vtep]; t != nil && t.refs > 0 {
 		c.want(t, c.placeOfVTEP(t))
 	}
 	for _, v := range c.vrfsInOrder() {
-		if f := v.flood[w.vtep]; f != nil {
+		if f := v.flood[vtep]; f != nil {
 			c.decideFlood(f)
 		}
 	}
-	c.turned = append(c.turned, w.vtep)
 }
 
 // placeOfVTEP is the entry of a VTEP that something names.
 func (c *Core) placeOfVTEP(t *vtep) place {
-	return place{flags: there.with(parked, c.cutOff(t.addr))}
+	return place{flags: there.with(parked, t.leaves || c.cutOff(t.addr))}
 }
 
 // cutOff reports that no frames are sent to a VTEP, whatever routes say.
