@@ -145,6 +145,9 @@ func (c *Core) observed(ev Observed, now time.Time) {
 	if ev.VNI != 0 && v == nil {
 		return
 	}
+	if !c.synced { // the first report names a VNI before it says what the kernel holds there: that need not be read again
+		delete(c.readBack, ev.VNI)
+	}
 	asOf := min(ev.AsOf, c.acked) // what is not acknowledged will be, and tells more
 	seen := make(map[EntryKey]bool, len(ev.Entries))
 	drift := 0

@@ -39,3 +39,19 @@ func TestReadBackGetsItsTurn(t *testing.T) {
 	}
 	t.Fatalf("no read-back within %s", 2*readBackWait)
 }
+
+// TestFirstReportIsNotReadAgain: what the first report says of a VNI is not asked for once more, since reading many entries is
+// what a restart takes longest for; a VNI that comes later is read.
+func TestFirstReportIsNotReadAgain(t *testing.T) {
+	c := New(worldConfig())
+	for _, ev := range []Event{attachment(100), Observed{VNI: 100}, Synced{}} {
+		c.Handle(ev, epoch)
+	}
+	if again := c.Flush(epoch).ReadBack; len(again) > 0 {
+		t.Errorf("VNIs %v are read again after the first report", again)
+	}
+	c.Handle(attachment(200), epoch)
+	if later := c.Flush(epoch).ReadBack; len(later) != 1 || later[0] != 200 {
+		t.Errorf("VNIs %v are read when 200 appears", later)
+	}
+}
