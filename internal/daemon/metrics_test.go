@@ -109,7 +109,8 @@ func (c *client) value(name string) float64 {
 // TestCountedNotes: repairs and moves are counted.
 func TestCountedNotes(t *testing.T) {
 	c := newClient(t, "", nil)
-	c.report(attached(10), evpn.Synced{}, peerUp(peer1), macRoute(peer1, 10, vtep2, macB, ipB), hasMAC(10, macA))
+	// Observed, so that no read-back comes between and counts as well.
+	c.report(attached(10), evpn.Observed{VNI: 10}, evpn.Synced{}, peerUp(peer1), macRoute(peer1, 10, vtep2, macB, ipB), hasMAC(10, macA))
 	until(t, "the kernel to be written", func() bool { return c.status().Kernel.Pending == 0 })
 	c.report(evpn.Tampered{Keys: []evpn.EntryKey{fdbKey(10, macB)}})
 	c.report(hasMAC(10, macB)) // it has moved here
