@@ -39,6 +39,7 @@ type Dataplane struct {
 	counts   counters
 	snooper  *snooper
 	ways     *ways
+	answerer *pingAnswerer
 
 	provisioner *provisioner
 
@@ -75,6 +76,7 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d.topo = newTopology(opt, d.pending)
 	d.snooper = newSnooper(d.topo, d.pending, log)
 	d.ways = newWays(d.topo, d.pending, log)
+	d.answerer = newPingAnswerer(d.topo, d.floods, d.ways, log)
 	d.topo.portsChanged = func() { d.snooper.changed(); d.provisioner.changed() }
 	if err := d.open(opt.ReceiveBuffer); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -155,11 +157,12 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.watcher.run(ctx) }) // reads notifications into pending
 	g.Go(func() error { return d.watcher.watchEchoes(ctx) })
-	g.Go(func() error { d.snooper.run(ctx); return nil }) // reads the frames of hosts into pending
-	g.Go(func() error { d.provide(ctx); return nil })     // makes devices that are missing
-	g.Go(func() error { return d.ways.listen(ctx) })      // hears of changes in the underlay
-	g.Go(func() error { d.ways.run(ctx); return nil })    // looks what they mean for VTEPs
-	g.Go(func() error {                                   // takes them out of pending
+	g.Go(func() error { d.snooper.run(ctx); return nil })  // reads the frames of hosts into pending
+	g.Go(func() error { d.provide(ctx); return nil })      // makes devices that are missing
+	g.Go(func() error { return d.ways.listen(ctx) })       // hears of changes in the underlay
+	g.Go(func() error { d.ways.run(ctx); return nil })     // looks what they mean for VTEPs
+	g.Go(func() error { d.answerer.run(ctx); return nil }) // answers the pings of other VTEPs
+	g.Go(func() error {                                    // takes them out of pending
 		d.firstReport(ctx, sink)
 		return d.reportLoop(ctx, sink)
 	})

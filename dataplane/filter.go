@@ -35,7 +35,7 @@ const (
 func snoopFilter() []unix.SockFilter {
 	short, none := returns(frameOctets), returns(0)
 	tagged := slices.Concat(load(innerTypeAt, 2), when(unix.ETH_P_ARP, short), none)
-	program, err := bpf.Assemble(slices.Concat(
+	return assembled(slices.Concat(
 		[]bpf.Instruction{bpf.LoadExtension{Num: bpf.ExtType}},
 		when(unix.PACKET_OUTGOING, slices.Concat(load(etherTypeAt, 2),
 			when(unix.ETH_P_IP, dhcp4To(dhcp4ClientPort)),
@@ -53,8 +53,13 @@ func snoopFilter() []unix.SockFilter {
 		when(unix.ETH_P_8021Q, tagged), when(unix.ETH_P_8021AD, tagged),
 		none,
 	))
+}
+
+// assembled is a program in the form that sockets take.
+func assembled(instructions []bpf.Instruction) []unix.SockFilter {
+	program, err := bpf.Assemble(instructions)
 	if err != nil {
-		panic(err) // the program is a constant
+		panic(err) // the programs are constants
 	}
 	filter := make([]unix.SockFilter, len(program))
 	for i, ins := range program {

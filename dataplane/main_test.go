@@ -25,6 +25,10 @@ import (
 // TestMain runs the tests in a network namespace of their own: the test binary starts itself again in a fresh one.
 func TestMain(m *testing.M) {
 	const inside = "DATAPLANE_TEST_NETNS"
+	if os.Getenv(farEnd) != "" {
+		beFarEnd()
+		os.Exit(0)
+	}
 	if os.Getenv(inside) != "" {
 		showNamespace()
 		os.Exit(m.Run())

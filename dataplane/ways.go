@@ -215,6 +215,7 @@ type route struct {
 	deflt   bool   // it is a default route
 	oif     int    // device; of several, the first that works
 	carrier bool   // some device that it leads over has a carrier
+	mtu     int    // that somebody gave it; 0: nobody did
 }
 
 // unusable says why nothing reaches a VTEP by this route; "" when it does.
@@ -317,6 +318,12 @@ func parseRoute(b []byte) route {
 		switch typ {
 		case unix.RTA_OIF:
 			r.oif = cmp.Or(r.oif, int(number(v)))
+		case unix.RTA_METRICS:
+			for metric, v := range attrs(v) {
+				if metric == unix.RTAX_MTU {
+					r.mtu = int(number(v))
+				}
+			}
 		case unix.RTA_MULTIPATH:
 			single = false
 			for len(v) >= unix.SizeofRtNexthop {

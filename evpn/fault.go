@@ -56,6 +56,25 @@ const (
 	FaultDuplicate    FaultCode = "duplicate-host"        // two hosts have a MAC or an IP
 )
 
+// The way to another VTEP, as evpnctl ping vtep finds it.
+const (
+	FaultPingUnreachable FaultCode = "vtep-unreachable"      // ICMP says that there is no way on
+	FaultPingFiltered    FaultCode = "vtep-filtered"         // somebody's rules reject what goes there
+	FaultPingPort        FaultCode = "vtep-port-unreachable" // nobody has VXLAN's UDP port there
+	FaultPingMTU         FaultCode = "path-mtu-too-small"    // and a router says so
+	FaultPingBlackHole   FaultCode = "path-mtu-black-hole"   // and nobody says so
+	FaultPingUnknown     FaultCode = "vtep-not-known-there"  // the evpnd there imports no route of ours
+	FaultPingVNIMissing  FaultCode = "vni-missing-there"     // it has no device for the VNI
+	FaultPingVNIFaulty   FaultCode = "vni-faulty-there"      // something stands against serving it
+	FaultPingVNISilent   FaultCode = "vni-no-answer"         // and other VNIs answer
+	FaultPingOtherPort   FaultCode = "vxlan-port-differs"    // its VXLAN device uses another UDP port
+	FaultPingLostThere   FaultCode = "vxlan-lost-there"      // ICMP passes, VXLAN does not get there
+	FaultPingLostHere    FaultCode = "vxlan-lost-here"       // it gets there, and the answer does not come back
+	FaultPingNotFlooded  FaultCode = "not-flooded-there"     // its flood list of the VNI lacks us
+	FaultPingOtherMTU    FaultCode = "vni-mtu-differs"       // of the VXLAN devices
+	FaultPingVNIMTU      FaultCode = "vni-mtu-too-small"     // full frames do not pass in the VNI
+)
+
 // The daemon itself.
 const (
 	FaultReload    FaultCode = "reload-refused" // the file is not what is in force

@@ -54,3 +54,24 @@ func TestWatchedVTEPs(t *testing.T) {
 		}
 	}
 }
+
+// TestShared: a VTEP shares the VNIs that import a route of it, whatever the type, and the host to ask is always the same one.
+func TestShared(t *testing.T) {
+	s := newStory(t, "shared VNIs")
+	s.play("+ vni 100\n+ vni 200\n+ vni 300\n+ peer 10.0.0.254\nsynced\n" +
+		"+ route type2 vni 100 mac 02:00:00:00:00:02 ip 172.16.0.9 vtep 10.255.0.2\n" +
+		"+ route type2 vni 100 mac 02:00:00:00:00:01 ip 172.16.0.2 vtep 10.255.0.2\n" +
+		"+ route type2 vni 200 mac 02:00:00:00:00:01 vtep 10.255.0.2\n" +
+		"+ route type3 vni 200 vtep 10.255.0.3\n+ route type3 vni 300 vtep 10.255.0.3")
+	want := []SharedVNI{{100, netip.MustParseAddr("172.16.0.2"), MAC{2, 0, 0, 0, 0, 1}}, {VNI: 200}}
+	if got := s.core.Shared(netip.MustParseAddr("10.255.0.2")); !slices.Equal(got, want) {
+		t.Errorf("shared %+v, want %+v", got, want)
+	}
+	want = []SharedVNI{{VNI: 200}, {VNI: 300}}
+	if got := s.core.Shared(netip.MustParseAddr("10.255.0.3")); !slices.Equal(got, want) {
+		t.Errorf("shared %+v, want %+v", got, want)
+	}
+	if got := s.core.Shared(netip.MustParseAddr("10.255.0.9")); got != nil {
+		t.Errorf("a VTEP that nobody names shares %+v", got)
+	}
+}
