@@ -331,3 +331,26 @@ func inChunks[T any](items []T, send func([]T) error) error {
 	}
 	return nil
 }
+
+// PingVTEP finds a fault at 10.255.0.3, and nothing wrong elsewhere.
+func (admin) PingVTEP(r *evpnv1.PingVTEPRequest, stream grpc.ServerStreamingServer[evpnv1.PingVTEPResponse]) error {
+	if err := knownVNI(r.Vni); err != nil {
+		return err
+	}
+	steps := []*evpnv1.PingStep{
+		{Mark: "ok", Topic: "route", Text: "by eth0, MTU 1550, from 10.255.0.1"},
+		{Mark: "ok", Topic: "vni", Vni: 100, Text: "evpnd answers by vxlan100 in br100, MTU 1500", Rtt: durationpb.New(214 * time.Microsecond)},
+	}
+	if r.Vtep == "10.255.0.3" {
+		steps = append(steps, &evpnv1.PingStep{
+			Mark: "fault", Topic: "vni", Vni: 200, Code: "vxlan-lost-here", Text: "our frames come to vxlan200 there, its answers do not come back",
+			Mend: "let UDP port 4789 from 10.255.0.3 pass the firewall of this host",
+		})
+	}
+	for _, s := range steps {
+		if err := stream.Send(&evpnv1.PingVTEPResponse{Step: s, AsOf: ago(0)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -91,7 +91,7 @@ status is the highest. The sockets of other hosts are brought here by ssh -L.`,
 	flags.DurationVar(&c.timeout, "timeout", 30*time.Second, "longest wait for an answer")
 	mustComplete(root, "output", formats)
 	mustComplete(root, "color", colorModes)
-	root.AddCommand(c.showCommand(), c.explainCommand(), c.historyCommand(), c.monitorCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(), c.lintCommand(), c.topCommand(), c.webCommand(),
+	root.AddCommand(c.showCommand(), c.explainCommand(), c.historyCommand(), c.monitorCommand(), c.reloadCommand(), c.clearCommand(), c.logLevelCommand(), c.healthCommand(), c.doctorCommand(), c.pingCommand(), c.lintCommand(), c.topCommand(), c.webCommand(),
 		c.versionCommand(), manual.Command("1"))
 	return root
 }

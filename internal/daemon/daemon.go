@@ -51,6 +51,8 @@ type Kernel interface {
 	Status() dataplane.Status
 	// Faulty counts the VNIs that cannot be served for their devices' faults.
 	Faulty() int
+	// PingVTEP tries the way to a remote VTEP, and reports each step; it may be called from any goroutine.
+	PingVTEP(ctx context.Context, target dataplane.PingTarget, report func(dataplane.PingStep)) error
 	// Diagnose looks for what is set up wrongly on this host; vteps are the remote ones.
 	Diagnose(vteps []netip.Addr) ([]evpn.Fault, error)
 }
@@ -90,6 +92,7 @@ type Daemon struct {
 	kernelIn chan kernelWork
 	probesIn chan []evpn.Probe
 	routesIn chan announcement
+	pings    chan struct{} // holds a token for each ping that is under way
 	// resequenced holds a token when sequence numbers are to be saved.
 	resequenced chan struct{}
 
@@ -155,6 +158,7 @@ func New(opts Options) *Daemon {
 		kernelIn:    make(chan kernelWork, maxKernelWork),
 		probesIn:    make(chan []evpn.Probe, maxProbeWork),
 		routesIn:    make(chan announcement),
+		pings:       make(chan struct{}, maxPings),
 		resequenced: make(chan struct{}, 1),
 		started:     now,
 		latency:     newLatencies(),

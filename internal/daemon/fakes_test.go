@@ -50,9 +50,10 @@ type mapKernel struct {
 	reconfigured []dataplane.Options
 	flushErr     error
 	faults       []evpn.Fault
-	asked        []netip.Addr  // by Diagnose
-	takes        time.Duration // Apply
-	panics       atomic.Bool   // Status panics
+	asked        []netip.Addr                                          // by Diagnose
+	takes        time.Duration                                         // Apply
+	panics       atomic.Bool                                           // Status panics
+	pinging      func(context.Context, func(dataplane.PingStep)) error // PingVTEP, when it is set
 }
 
 func newMapKernel(j *journal) *mapKernel {
@@ -141,6 +142,19 @@ func (k *mapKernel) Probe(probes []evpn.Probe) {
 
 func (k *mapKernel) WatchVTEPs(vteps []netip.Addr) {
 	k.journal.add("watches %v", vteps)
+}
+
+// PingVTEP reports a step for each VNI that is asked in, and a fault.
+func (k *mapKernel) PingVTEP(ctx context.Context, target dataplane.PingTarget, report func(dataplane.PingStep)) error {
+	k.journal.add("pings %v", target)
+	if k.pinging != nil {
+		return k.pinging(ctx, report)
+	}
+	for _, v := range target.VNIs {
+		report(dataplane.PingStep{Mark: dataplane.PingOK, Topic: "vni", VNI: v.VNI, Text: "answers", RTT: time.Millisecond})
+	}
+	report(dataplane.PingStep{Mark: dataplane.PingFault, Topic: "mtu", Code: evpn.FaultPingMTU, Text: "narrow\xff", Remedy: "widen it"})
+	return nil
 }
 
 func (k *mapKernel) Reconfigure(opts dataplane.Options) {

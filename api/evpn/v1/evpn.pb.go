@@ -4991,6 +4991,203 @@ func (x *SetLogLevelResponse) GetPrevious() string {
 	return ""
 }
 
+type PingVTEPRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vtep          string                 `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"` // one that no route names is pinged as well
+	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`  // 0: every VNI that is shared with it, 256 at the most
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingVTEPRequest) Reset() {
+	*x = PingVTEPRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingVTEPRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingVTEPRequest) ProtoMessage() {}
+
+func (x *PingVTEPRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingVTEPRequest.ProtoReflect.Descriptor instead.
+func (*PingVTEPRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *PingVTEPRequest) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
+func (x *PingVTEPRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+type PingVTEPResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          *PingStep              `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	AsOf          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"` // when it was found
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingVTEPResponse) Reset() {
+	*x = PingVTEPResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingVTEPResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingVTEPResponse) ProtoMessage() {}
+
+func (x *PingVTEPResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingVTEPResponse.ProtoReflect.Descriptor instead.
+func (*PingVTEPResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *PingVTEPResponse) GetStep() *PingStep {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *PingVTEPResponse) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// PingStep is one thing that was tried, and what came of it.
+type PingStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mark          string                 `protobuf:"bytes,1,opt,name=mark,proto3" json:"mark,omitempty"`   // ok; info: neither good nor bad; fault
+	Topic         string                 `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"` // bgp, route, icmp, mtu, port, vni
+	Vni           uint32                 `protobuf:"varint,3,opt,name=vni,proto3" json:"vni,omitempty"`    // 0: of none
+	Code          string                 `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`   // of a fault: its stable name; docs/troubleshooting.md has them all
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`   // in plain words
+	Rtt           *durationpb.Duration   `protobuf:"bytes,6,opt,name=rtt,proto3" json:"rtt,omitempty"`     // unset: none was measured
+	Mend          string                 `protobuf:"bytes,7,opt,name=mend,proto3" json:"mend,omitempty"`   // of a fault: the command that mends it, or what is to be done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PingStep) Reset() {
+	*x = PingStep{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PingStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PingStep) ProtoMessage() {}
+
+func (x *PingStep) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PingStep.ProtoReflect.Descriptor instead.
+func (*PingStep) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *PingStep) GetMark() string {
+	if x != nil {
+		return x.Mark
+	}
+	return ""
+}
+
+func (x *PingStep) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PingStep) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *PingStep) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *PingStep) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *PingStep) GetRtt() *durationpb.Duration {
+	if x != nil {
+		return x.Rtt
+	}
+	return nil
+}
+
+func (x *PingStep) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 var File_evpn_v1_evpn_proto protoreflect.FileDescriptor
 
 const file_evpn_v1_evpn_proto_rawDesc = "" +
@@ -5437,7 +5634,21 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
-	"\bprevious\x18\x01 \x01(\tR\bprevious2\x91\a\n" +
+	"\bprevious\x18\x01 \x01(\tR\bprevious\"7\n" +
+	"\x0fPingVTEPRequest\x12\x12\n" +
+	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x10\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\"j\n" +
+	"\x10PingVTEPResponse\x12%\n" +
+	"\x04step\x18\x01 \x01(\v2\x11.evpn.v1.PingStepR\x04step\x12/\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xaf\x01\n" +
+	"\bPingStep\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\tR\x04mark\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x10\n" +
+	"\x03vni\x18\x03 \x01(\rR\x03vni\x12\x12\n" +
+	"\x04code\x18\x04 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12+\n" +
+	"\x03rtt\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x12\x12\n" +
+	"\x04mend\x18\a \x01(\tR\x04mend2\x91\a\n" +
 	"\x0eInspectService\x12B\n" +
 	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12B\n" +
 	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse\x12?\n" +
@@ -5453,12 +5664,13 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\aExplain\x12\x17.evpn.v1.ExplainRequest\x1a\x18.evpn.v1.ExplainResponse\x128\n" +
 	"\x05Watch\x12\x15.evpn.v1.WatchRequest\x1a\x16.evpn.v1.WatchResponse0\x01\x12B\n" +
 	"\tGetConfig\x12\x19.evpn.v1.GetConfigRequest\x1a\x1a.evpn.v1.GetConfigResponse\x12N\n" +
-	"\rCompareConfig\x12\x1d.evpn.v1.CompareConfigRequest\x1a\x1e.evpn.v1.CompareConfigResponse2\xaa\x02\n" +
+	"\rCompareConfig\x12\x1d.evpn.v1.CompareConfigRequest\x1a\x1e.evpn.v1.CompareConfigResponse2\xed\x02\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
 	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
 	"\x0eClearDuplicate\x12\x1e.evpn.v1.ClearDuplicateRequest\x1a\x1f.evpn.v1.ClearDuplicateResponse\x12H\n" +
-	"\vSetLogLevel\x12\x1b.evpn.v1.SetLogLevelRequest\x1a\x1c.evpn.v1.SetLogLevelResponseB+Z)github.com/evpnd/evpnd/api/evpn/v1;evpnv1b\x06proto3"
+	"\vSetLogLevel\x12\x1b.evpn.v1.SetLogLevelRequest\x1a\x1c.evpn.v1.SetLogLevelResponse\x12A\n" +
+	"\bPingVTEP\x12\x18.evpn.v1.PingVTEPRequest\x1a\x19.evpn.v1.PingVTEPResponse0\x01B+Z)github.com/evpnd/evpnd/api/evpn/v1;evpnv1b\x06proto3"
 
 var (
 	file_evpn_v1_evpn_proto_rawDescOnce sync.Once
@@ -5472,7 +5684,7 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
@@ -5534,123 +5746,131 @@ var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*ClearDuplicateResponse)(nil), // 57: evpn.v1.ClearDuplicateResponse
 	(*SetLogLevelRequest)(nil),     // 58: evpn.v1.SetLogLevelRequest
 	(*SetLogLevelResponse)(nil),    // 59: evpn.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 61: google.protobuf.Duration
+	(*PingVTEPRequest)(nil),        // 60: evpn.v1.PingVTEPRequest
+	(*PingVTEPResponse)(nil),       // 61: evpn.v1.PingVTEPResponse
+	(*PingStep)(nil),               // 62: evpn.v1.PingStep
+	(*timestamppb.Timestamp)(nil),  // 63: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 64: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	60, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	61, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	63, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	64, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
 	5,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
 	6,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	60, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	63, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
 	7,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
 	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
 	4,  // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
 	16, // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
-	60, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	60, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	63, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	63, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
 	10, // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	60, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	61, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	61, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	61, // 18: evpn.v1.Peer.long_lived_stale_time:type_name -> google.protobuf.Duration
-	60, // 19: evpn.v1.Peer.stale_until:type_name -> google.protobuf.Timestamp
-	60, // 20: evpn.v1.Peer.idle_hold_until:type_name -> google.protobuf.Timestamp
+	63, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	64, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	64, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	64, // 18: evpn.v1.Peer.long_lived_stale_time:type_name -> google.protobuf.Duration
+	63, // 19: evpn.v1.Peer.stale_until:type_name -> google.protobuf.Timestamp
+	63, // 20: evpn.v1.Peer.idle_hold_until:type_name -> google.protobuf.Timestamp
 	11, // 21: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
 	14, // 22: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	60, // 23: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 24: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	63, // 23: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 24: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
 	15, // 25: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
 	16, // 26: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
 	19, // 27: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	60, // 28: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 28: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 29: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 30: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
-	60, // 31: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
-	60, // 32: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
+	63, // 30: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	63, // 31: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
+	63, // 32: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
 	22, // 33: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	60, // 34: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 34: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 35: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 36: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	63, // 36: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
 	28, // 37: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
 	23, // 38: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	60, // 39: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	60, // 40: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	63, // 39: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	63, // 40: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
 	26, // 41: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	60, // 42: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 42: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
 	27, // 43: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	60, // 44: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	63, // 44: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
 	28, // 45: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
 	23, // 46: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	60, // 47: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	60, // 48: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	63, // 47: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	63, // 48: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
 	31, // 49: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	60, // 50: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 50: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
 	32, // 51: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	60, // 52: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	63, // 52: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
 	35, // 53: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	60, // 54: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 54: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
 	38, // 55: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	60, // 56: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	60, // 57: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	61, // 58: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	63, // 56: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 57: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	64, // 58: evpn.v1.Event.took:type_name -> google.protobuf.Duration
 	41, // 59: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	60, // 60: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 60: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
 	42, // 61: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
 	38, // 62: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	60, // 63: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	61, // 64: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	63, // 63: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	64, // 64: evpn.v1.Step.took:type_name -> google.protobuf.Duration
 	22, // 65: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
 	26, // 66: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
 	45, // 67: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
 	38, // 68: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
-	60, // 69: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 69: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
 	48, // 70: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
-	60, // 71: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	63, // 71: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
 	52, // 72: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
 	48, // 73: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
-	0,  // 74: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 75: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 76: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 77: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 78: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 79: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 80: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 81: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 82: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 83: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 84: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	49, // 85: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
-	51, // 86: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
-	46, // 87: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	54, // 88: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	56, // 89: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	58, // 90: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	1,  // 91: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 92: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 93: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 94: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 95: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 96: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 97: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 98: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 99: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 100: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 101: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	50, // 102: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
-	53, // 103: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
-	47, // 104: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	55, // 105: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	57, // 106: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	59, // 107: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	91, // [91:108] is the sub-list for method output_type
-	74, // [74:91] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	62, // 74: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
+	63, // 75: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
+	64, // 76: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
+	0,  // 77: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 78: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 79: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 80: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 81: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 82: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 83: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 84: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 85: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 86: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 87: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49, // 88: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51, // 89: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46, // 90: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54, // 91: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56, // 92: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58, // 93: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	60, // 94: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
+	1,  // 95: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 96: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 97: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 98: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 99: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 100: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 101: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 102: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 103: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 104: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 105: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50, // 106: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53, // 107: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47, // 108: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55, // 109: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57, // 110: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59, // 111: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	61, // 112: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
+	95, // [95:113] is the sub-list for method output_type
+	77, // [77:95] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -5664,7 +5884,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -668,6 +668,7 @@ const (
 	AdminService_ClearPeer_FullMethodName      = "/evpn.v1.AdminService/ClearPeer"
 	AdminService_ClearDuplicate_FullMethodName = "/evpn.v1.AdminService/ClearDuplicate"
 	AdminService_SetLogLevel_FullMethodName    = "/evpn.v1.AdminService/SetLogLevel"
+	AdminService_PingVTEP_FullMethodName       = "/evpn.v1.AdminService/PingVTEP"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -689,6 +690,11 @@ type AdminServiceClient interface {
 	ClearDuplicate(ctx context.Context, in *ClearDuplicateRequest, opts ...grpc.CallOption) (*ClearDuplicateResponse, error)
 	// SetLogLevel changes the log level until the next reload or restart. INVALID_ARGUMENT: no such level.
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error)
+	// PingVTEP sends packets to a VTEP and says step by step what passes and what does not: the route, ICMP, the largest
+	// packets, UDP to VXLAN's port, and frames in each VNI, which the evpnd there answers. The stream ends after some 20 s at
+	// the most, sooner when all is well. INVALID_ARGUMENT: no address that a VTEP could have beside ours. NOT_FOUND: no such
+	// VNI. RESOURCE_EXHAUSTED: too many at once. FAILED_PRECONDITION: evpnd lacks CAP_NET_RAW.
+	PingVTEP(ctx context.Context, in *PingVTEPRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PingVTEPResponse], error)
 }
 
 type adminServiceClient struct {
@@ -739,6 +745,25 @@ func (c *adminServiceClient) SetLogLevel(ctx context.Context, in *SetLogLevelReq
 	return out, nil
 }
 
+func (c *adminServiceClient) PingVTEP(ctx context.Context, in *PingVTEPRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PingVTEPResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_PingVTEP_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PingVTEPRequest, PingVTEPResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_PingVTEPClient = grpc.ServerStreamingClient[PingVTEPResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -758,6 +783,11 @@ type AdminServiceServer interface {
 	ClearDuplicate(context.Context, *ClearDuplicateRequest) (*ClearDuplicateResponse, error)
 	// SetLogLevel changes the log level until the next reload or restart. INVALID_ARGUMENT: no such level.
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error)
+	// PingVTEP sends packets to a VTEP and says step by step what passes and what does not: the route, ICMP, the largest
+	// packets, UDP to VXLAN's port, and frames in each VNI, which the evpnd there answers. The stream ends after some 20 s at
+	// the most, sooner when all is well. INVALID_ARGUMENT: no address that a VTEP could have beside ours. NOT_FOUND: no such
+	// VNI. RESOURCE_EXHAUSTED: too many at once. FAILED_PRECONDITION: evpnd lacks CAP_NET_RAW.
+	PingVTEP(*PingVTEPRequest, grpc.ServerStreamingServer[PingVTEPResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -779,6 +809,9 @@ func (UnimplementedAdminServiceServer) ClearDuplicate(context.Context, *ClearDup
 }
 func (UnimplementedAdminServiceServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
+}
+func (UnimplementedAdminServiceServer) PingVTEP(*PingVTEPRequest, grpc.ServerStreamingServer[PingVTEPResponse]) error {
+	return status.Error(codes.Unimplemented, "method PingVTEP not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -873,6 +906,17 @@ func _AdminService_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_PingVTEP_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PingVTEPRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).PingVTEP(m, &grpc.GenericServerStream[PingVTEPRequest, PingVTEPResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_PingVTEPServer = grpc.ServerStreamingServer[PingVTEPResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -897,6 +941,12 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_SetLogLevel_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "PingVTEP",
+			Handler:       _AdminService_PingVTEP_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "evpn/v1/evpn.proto",
 }
