@@ -18,6 +18,10 @@ const (
 	defaultFormat   = "text"
 	defaultVTEPHold = time.Minute
 	maxVTEPHold     = time.Hour
+
+	maxVTEPProbe           = time.Hour
+	defaultVTEPProbeMisses = 3
+	maxVTEPProbeMisses     = 100
 )
 
 // defaultMaxMACs is far above what a host has use for, and what is beyond it would cost gigabytes.
@@ -44,6 +48,8 @@ func (c *checker) config(r *raw) *Config {
 		MaxMACs:          r.maxMACs.or(defaultMaxMACs),
 		VTEPReachability: r.vtepReachability.or(ReachabilityRoute),
 		VTEPHold:         r.vtepHold.or(defaultVTEPHold),
+		VTEPProbe:        r.vtepProbe.or(0),
+		VTEPProbeMisses:  r.vtepProbeMisses.or(defaultVTEPProbeMisses),
 		FlushOnExit:      r.flushOnExit.or(false),
 		StateDir:         r.stateDir.or(defaultStateDir),
 		API:              API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},

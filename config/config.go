@@ -37,6 +37,8 @@ type Config struct {
 	OnPeerLoss       PeerLoss             // of peers that do not say
 	VTEPReachability Reachability         // default any route
 	VTEPHold         time.Duration        // longest pause before a VTEP that comes and goes is used again, 0 (none) to 1 h; default 60 s
+	VTEPProbe        time.Duration        // between two probes of a remote VTEP, 0 (none is probed) to 1 h; default 0
+	VTEPProbeMisses  int                  // probes in a row without answer that make it unreachable, 1 to 100; default 3
 	FlushOnExit      bool                 // remove our kernel entries on a clean stop; default false
 	StateDir         string               // default /var/lib/evpnd
 	API              API

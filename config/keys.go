@@ -90,6 +90,8 @@ var topKeys = []Key{
 	{"", "arp-suppression", "true or false", "", "as each device is", Live, "answer ARP and ND for remote hosts on the bridge"},
 	{"", "vtep-reachability", "word", "route, no-default, off", "route", Live, "what counts as a way to a remote VTEP; one without is parked"},
 	{"", "vtep-hold", "duration", "0–1h", "60s", Live, "longest pause before a VTEP that comes and goes is used again"},
+	{"", "vtep-probe", "duration", "0–1h", "0", Live, "time between two ICMP echo requests to each remote VTEP; 0: none is sent"},
+	{"", "vtep-probe-misses", "number", "1–100", "3", Live, "so many without answer, of a VTEP that has answered before, park it"},
 	{"", "manage-devices", "true or false", "", "false", Live, "mend the devices of served VNIs"},
 	{"", "max-macs", "{local, port, remote}", "0–100000000; 0: no limit", "{local: 262144, port: 0, remote: 1048576}", Live, "most MACs of a VNI: on local ports, on one of them, behind other VTEPs"},
 	{"", "on-peer-loss", "words", "graceful-restart, keep-for 1s–168h, withdraw", "graceful-restart", Live, "what becomes of the routes of a lost peer that does not say itself"},

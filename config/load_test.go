@@ -82,7 +82,7 @@ peers:
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 5, Within: 180 * time.Second, RecoverAfter: 540 * time.Second, Action: evpn.DuplicateHold,
 		},
-		VTEPReachability: ReachabilityRoute, VTEPHold: time.Minute,
+		VTEPReachability: ReachabilityRoute, VTEPHold: time.Minute, VTEPProbeMisses: 3,
 		StateDir: "/var/lib/evpnd",
 		API:      API{Socket: "/run/evpnd/evpnd.sock"},
 		Log:      Log{Level: "info", Format: "text"},
@@ -151,6 +151,8 @@ manage-devices: true
 duplicates: {moves: 7, within: 60, action: alarm, recover-after: 1h}
 vtep-reachability: no-default
 vtep-hold: 0
+vtep-probe: 1m
+vtep-probe-misses: 7
 flush-on-exit: true
 max-macs: {local: 0, remote: 0}
 on-peer-loss: withdraw
@@ -208,7 +210,7 @@ log: {level: debug, format: json}
 				{MAC: evpn.MAC{2, 0, 0x5e, 0, 1, 1}, IP: netip.MustParseAddr("2001:db8::fe")},
 			}},
 		},
-		RT: evpn.RTAS4, Snooping: false, SnoopingRate: 500, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, StateDir: "/srv/evpnd",
+		RT: evpn.RTAS4, Snooping: false, SnoopingRate: 500, ARPSuppression: &no, ManageDevices: true, FlushOnExit: true, VTEPProbe: time.Minute, VTEPProbeMisses: 7, StateDir: "/srv/evpnd",
 		OnPeerLoss: PeerLoss{Withdraw: true},
 		Duplicates: evpn.DuplicatePolicy{
 			Moves: 7, Within: time.Minute, RecoverAfter: time.Hour, Action: evpn.DuplicateAlarm,

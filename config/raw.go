@@ -31,6 +31,8 @@ type raw struct {
 	maxMACs          rawMaxMACs
 	vtepReachability field[Reachability]
 	vtepHold         field[time.Duration]
+	vtepProbe        field[time.Duration]
+	vtepProbeMisses  field[int]
 	flushOnExit      field[bool]
 	stateDir         field[string]
 	api              rawAPI
@@ -58,6 +60,8 @@ func (r *raw) keys() fields {
 		"max-macs":          section(r.maxMACs.keys()),
 		"vtep-reachability": scalar(&r.vtepReachability, oneOf(ReachabilityRoute, ReachabilityNoDefault, ReachabilityOff)),
 		"vtep-hold":         scalar(&r.vtepHold, seconds(0, maxVTEPHold)),
+		"vtep-probe":        scalar(&r.vtepProbe, seconds(0, maxVTEPProbe)),
+		"vtep-probe-misses": scalar(&r.vtepProbeMisses, number(1, maxVTEPProbeMisses)),
 		"flush-on-exit":     scalar(&r.flushOnExit, readBool),
 		"state-dir":         scalar(&r.stateDir, readAbsolutePath),
 		"api":               section(r.api.keys()),

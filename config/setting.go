@@ -115,6 +115,8 @@ func (l *settings) top(c *Config) {
 	l.add("arp-suppression", optionalBool(c.ARPSuppression))
 	l.add("vtep-reachability", string(c.VTEPReachability))
 	l.add("vtep-hold", seconds10(c.VTEPHold))
+	l.add("vtep-probe", seconds10(c.VTEPProbe))
+	l.add("vtep-probe-misses", number10(c.VTEPProbeMisses))
 	l.add("manage-devices", strconv.FormatBool(c.ManageDevices))
 	l.add("max-macs", macLimits(c.MaxMACs))
 	l.add("on-peer-loss", c.OnPeerLoss.words())

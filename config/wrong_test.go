@@ -103,6 +103,8 @@ func TestWrong(t *testing.T) {
 		{"multihop of one", peer + "    multihop: 1\n", `6:15: multihop: want the TTL of our packets, 2 to 255, or 0 for a directly connected peer, have "1"`},
 		{"ttl-security", peer + "    ttl-security: 255\n", `6:19: ttl-security: want a number from 0 to 254, have "255"`},
 		{"duplicates moves", peer + "duplicates: {moves: 1}\n", `6:21: moves: want a number from 2 to 100, have "1"`},
+		{"vtep-probe", peer + "vtep-probe: 2h\n", `6:13: vtep-probe: want whole seconds from 0s to 3600s, have 2h`},
+		{"vtep-probe-misses", peer + "vtep-probe-misses: 0\n", `6:20: vtep-probe-misses: want a number from 1 to 100, have "0"`},
 		{"vtep-reachability", peer + "vtep-reachability: ping\n", `6:20: vtep-reachability: want one of route, no-default, off, have "ping"`},
 		{"duplicates action", peer + "duplicates: {action: freeze}\n", `6:22: action: want one of alarm, hold, drop, have "freeze"`},
 		{"duplicates recover-after", peer + "duplicates: {within: 5m, recover-after: 540s}\n", "6:41: recover-after: want at least three times within, which is 5m0s, have 9m0s"},

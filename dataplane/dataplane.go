@@ -39,6 +39,7 @@ type Dataplane struct {
 	counts   counters
 	snooper  *snooper
 	ways     *ways
+	prober   *prober
 	answerer *pingAnswerer
 
 	provisioner *provisioner
@@ -76,6 +77,8 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d.topo = newTopology(opt, d.pending)
 	d.snooper = newSnooper(d.topo, d.pending, log)
 	d.ways = newWays(d.topo, d.pending, log)
+	d.prober = newProber(d.topo, d.ways.changed, log)
+	d.ways.silent = d.prober.why
 	d.answerer = newPingAnswerer(d.topo, d.floods, d.ways, log)
 	d.topo.portsChanged = func() { d.snooper.changed(); d.provisioner.changed() }
 	if err := d.open(opt.ReceiveBuffer); err != nil {
@@ -161,6 +164,7 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	g.Go(func() error { d.provide(ctx); return nil })      // makes devices that are missing
 	g.Go(func() error { return d.ways.listen(ctx) })       // hears of changes in the underlay
 	g.Go(func() error { d.ways.run(ctx); return nil })     // looks what they mean for VTEPs
+	g.Go(func() error { d.prober.run(ctx); return nil })   // asks VTEPs whether they are there
 	g.Go(func() error { d.answerer.run(ctx); return nil }) // answers the pings of other VTEPs
 	g.Go(func() error {                                    // takes them out of pending
 		d.firstReport(ctx, sink)
@@ -258,6 +262,7 @@ func (d *Dataplane) Reconfigure(opt Options) {
 	old := d.topo.options()
 	d.topo.configure(opt)
 	d.ways.changed()
+	d.prober.reconfigured()
 	d.removeCreated(old)
 }
 

@@ -142,6 +142,14 @@ func (d *Dataplane) underlay(vteps []netip.Addr, known []evpn.Fault) ([]evpn.Fau
 			})
 			continue
 		}
+		if why := d.prober.why(vtep); why != "" {
+			faults = append(faults, evpn.Fault{
+				Code: evpn.FaultVTEPSilent, Severity: evpn.SeverityError, Peer: vtep,
+				Detail: fmt.Sprintf("VTEP %s falls silent: %s, and nothing is sent to the hosts behind it", vtep, why),
+				Remedy: fmt.Sprintf("evpnctl ping vtep %s", vtep),
+			})
+			continue
+		}
 		w, err := d.wayTo(vtep)
 		switch {
 		case errors.Is(err, errNoRoute): // gone since

@@ -21,6 +21,9 @@ type Options struct {
 
 	Reachability config.Reachability // what counts as a way to a remote VTEP; "": a route
 
+	Probe       time.Duration // between two probes of a remote VTEP; 0: none is probed
+	ProbeMisses int           // probes in a row without answer that make it unreachable, at least 1
+
 	SnoopRate      int           // frames that a port may send in a second; 0: config.DefaultSnoopingRate
 	ReceiveBuffer  int           // octets for notifications; 0: 16 MiB. Room for 2500 of them per MiB
 	ResyncInterval time.Duration // least time between two resyncs after lost notifications; 0: 2 s
@@ -46,8 +49,8 @@ func (v VNIOptions) names(vni evpn.VNI) (device, bridge string) {
 func OptionsFrom(c *config.Config) Options {
 	o := Options{
 		VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, SnoopRate: c.SnoopingRate, Manage: c.ManageDevices, Suppress: c.ARPSuppression,
-		Reachability: c.VTEPReachability,
-		VNIs:         make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
+		Reachability: c.VTEPReachability, Probe: c.VTEPProbe, ProbeMisses: c.VTEPProbeMisses,
+		VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
 	}
 	for vni, v := range c.VNIs {
 		o.VNIs[vni] = VNIOptions{

@@ -311,15 +311,19 @@ func (f *pingFrames) read(take func(frame []byte, ifindex int) bool) (limited bo
 	return limited, errors.Join(err, result)
 }
 
-// pingFilter passes ICMP echo requests with our message. IPv4 comes with its header.
-func pingFilter(v4 bool) []unix.SockFilter {
+// pingFilter passes ICMP echo requests, or replies, with our message. IPv4 comes with its header.
+func pingFilter(v4, replies bool) []unix.SockFilter {
+	typ4, typ6 := uint32(icmp4EchoRequest), uint32(icmp6EchoRequest)
+	if replies {
+		typ4, typ6 = icmp4EchoReply, icmp6EchoReply
+	}
 	magic := uint32(pingMagic[0])<<24 | uint32(pingMagic[1])<<16 | uint32(pingMagic[2])<<8 | uint32(pingMagic[3])
-	program := slices.Concat(load(0, 1), when(icmp6EchoRequest, slices.Concat(load(icmpHeader, 4), when(magic, returns(datagram)), returns(0))), returns(0))
+	program := slices.Concat(load(0, 1), when(typ6, slices.Concat(load(icmpHeader, 4), when(magic, returns(datagram)), returns(0))), returns(0))
 	if v4 {
 		at := func(off uint32, octets int) []bpf.Instruction {
 			return []bpf.Instruction{bpf.LoadMemShift{Off: 0}, bpf.LoadIndirect{Off: off, Size: octets}}
 		}
-		program = slices.Concat(at(0, 1), when(icmp4EchoRequest, slices.Concat(at(icmpHeader, 4), when(magic, returns(datagram)), returns(0))), returns(0))
+		program = slices.Concat(at(0, 1), when(typ4, slices.Concat(at(icmpHeader, 4), when(magic, returns(datagram)), returns(0))), returns(0))
 	}
 	return assembled(program)
 }

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pingSocket is a socket between our tunnel address and another VTEP, for ICMP echo or for UDP. It never fragments, ignores
-// what the kernel has learned of the way's MTU, and reads the ICMP errors that come back.
+// pingSocket is a socket of our tunnel address, for ICMP echo or for UDP. It never fragments and ignores what the kernel has
+// learned of the way's MTU. One that is connected to another VTEP also reads the ICMP errors that come back.
 type pingSocket struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -28,6 +28,9 @@ func dialPing(self, vtep netip.Addr, port uint16, bound string) (*pingSocket, er
 		return nil, err
 	}
 	err = s.control(func(fd int) error {
+		if err := s.readErrors(fd); err != nil {
+			return fmt.Errorf("have errors queued: %w", err)
+		}
 		if bound != "" {
 			if err := unix.BindToDevice(fd, bound); err != nil {
 				return fmt.Errorf("bind to %s: %w", bound, err)
@@ -48,16 +51,34 @@ func dialPing(self, vtep netip.Addr, port uint16, bound string) (*pingSocket, er
 }
 
 // listenPing opens a socket that receives the ICMP echo requests of other evpnds to self.
-func listenPing(self netip.Addr) (*pingSocket, error) {
+func listenPing(self netip.Addr) (*pingSocket, error) { return listenEcho(self, false, "") }
+
+// listenProbes opens a socket that receives the answers to ICMP echo requests that it sends from self, to whomever.
+func listenProbes(self netip.Addr, bound string) (*pingSocket, error) {
+	s, err := listenEcho(self, true, bound)
+	if err == nil {
+		_ = s.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, probeBuffer) }) // the default will do
+	}
+	return s, err
+}
+
+// listenEcho opens a socket for the ICMP echo requests, or replies, with our messages. It does not fail with the errors that
+// come back from one of those it sends to.
+func listenEcho(self netip.Addr, replies bool, bound string) (*pingSocket, error) {
 	s, err := openPing(self, true)
 	if err != nil {
 		return nil, err
 	}
-	filter := pingFilter(self.Is4())
+	filter := pingFilter(self.Is4(), replies)
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	err = s.control(func(fd int) error {
 		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
 			return fmt.Errorf("set filter: %w", err)
+		}
+		if bound != "" {
+			if err := unix.BindToDevice(fd, bound); err != nil {
+				return fmt.Errorf("bind to %s: %w", bound, err)
+			}
 		}
 		if err := unix.Bind(fd, sockaddr(self, 0)); err != nil {
 			return fmt.Errorf("bind to %s: %w", self, err)
@@ -97,14 +118,18 @@ func openPing(self netip.Addr, icmp bool) (*pingSocket, error) {
 
 func (s *pingSocket) options(fd int) error {
 	if s.v4 {
-		return errors.Join(
-			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE),
-			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1))
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 	}
 	return errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE),
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1),
-		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1))
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1))
+}
+
+func (s *pingSocket) readErrors(fd int) error {
+	if s.v4 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
 }
 
 func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
@@ -177,8 +202,8 @@ func (s *pingSocket) readUntil(end time.Time, take func(pingRead) bool) error {
 	return s.read(take)
 }
 
-// drain takes off what is there, and hands errors to take.
-func (s *pingSocket) drain(take func(pingError)) {
+// drain hands over what is there, and does not wait.
+func (s *pingSocket) drain(take func(pingRead) bool) {
 	buf, oob := make([]byte, datagram), make([]byte, 512)
 	_ = s.control(func(fd int) error {
 		for {
@@ -186,8 +211,8 @@ func (s *pingSocket) drain(take func(pingError)) {
 			if err != nil && !errors.Is(err, unix.EINTR) {
 				return err // EAGAIN: that was all
 			}
-			if r.err != nil {
-				take(*r.err)
+			if err == nil && take(r) {
+				return nil
 			}
 		}
 	})
@@ -299,4 +324,14 @@ func (e pingError) says() string {
 		return e.from.String()
 	}
 	return "this host"
+}
+
+// errorsOf takes errors and leaves packets.
+func errorsOf(take func(pingError)) func(pingRead) bool {
+	return func(r pingRead) bool {
+		if r.err != nil {
+			take(*r.err)
+		}
+		return false
+	}
 }

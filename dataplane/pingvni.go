@@ -124,7 +124,7 @@ func (p *pinger) ask(ctx context.Context, list []*vniPing, octets int) (refused 
 			break
 		}
 		for _, s := range sockets {
-			s.drain(note)
+			s.drain(errorsOf(note))
 		}
 	}
 	return refused, ctx.Err()

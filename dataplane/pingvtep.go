@@ -203,7 +203,7 @@ func (p *pinger) echo(ctx context.Context, m pingMessage, octets, tries int, evp
 	}
 	m.kind, m.vtep = pingCall, p.self
 	data := m.put(nil, octets-header-icmpHeader)
-	p.icmp.drain(func(pingError) {})
+	p.icmp.drain(func(pingRead) bool { return false }) // of what was given up
 	for range tries {
 		if p.pace.Wait(ctx) != nil || r.answered && (!evpnd || r.evpnd != nil) {
 			break
@@ -254,7 +254,7 @@ func (p *pinger) refusal(s *pingSocket, err error) *pingError {
 	if !errors.As(err, &e.errno) {
 		e.errno = unix.EIO
 	}
-	s.drain(func(queued pingError) { e = queued })
+	s.drain(errorsOf(func(queued pingError) { e = queued }))
 	return &e
 }
 

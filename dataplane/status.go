@@ -18,6 +18,7 @@ type Status struct {
 	Malformed   uint64                  // notifications that could not be read
 	Snoop       SnoopStatus
 	Questions   []QuestionCount // by VNI
+	Probes      ProbeStatus
 	Attachments []evpn.Attachment
 	Unserved    []string            // devices that could be attachments but are not, and why, in plain words
 	NotMade     map[evpn.VNI]string // VNIs whose devices should have been made and could not, and why
@@ -76,6 +77,7 @@ func (d *Dataplane) Status() Status {
 		Malformed: d.counts.malformed.Load(),
 		Snoop:     d.snooper.status(),
 		Questions: d.topo.answers.status(),
+		Probes:    d.prober.status(),
 		NotMade:   map[evpn.VNI]string{},
 	}
 	for vni, f := range d.provisioner.failed() {

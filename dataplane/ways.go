@@ -41,8 +41,9 @@ type ways struct {
 	topo    *topology
 	pending *pending
 	log     logrus.FieldLogger
-	conn    *netlink.Conn // notifications
-	wake    chan struct{} // holds a token when it is time to look
+	conn    *netlink.Conn           // notifications
+	wake    chan struct{}           // holds a token when it is time to look
+	silent  func(netip.Addr) string // why a VTEP with a route cannot be reached all the same; "" when it can
 
 	asking sync.Mutex // guards rtnl
 	rtnl   *rtnl
@@ -193,6 +194,11 @@ func (w *ways) look() error {
 		}
 		for i, f := range found {
 			reasons[i] = f.unusable(policy)
+		}
+	}
+	for i, a := range vteps {
+		if reasons[i] == "" {
+			reasons[i] = w.silent(a)
 		}
 	}
 	w.mu.Lock()
@@ -363,4 +369,7 @@ func (t *topology) boundTo() []int {
 
 // WatchVTEPs replaces the VTEPs whose reachability Run reports: of each once, and then whenever it changes. It may be
 // called from any goroutine and does not wait.
-func (d *Dataplane) WatchVTEPs(vteps []netip.Addr) { d.ways.watch(vteps) }
+func (d *Dataplane) WatchVTEPs(vteps []netip.Addr) {
+	d.prober.watch(vteps)
+	d.ways.watch(vteps)
+}

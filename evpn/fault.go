@@ -35,6 +35,7 @@ const (
 	FaultLeftOver          FaultCode = "device-left-over"       // made by evpnd for a VNI that is configured no more
 	FaultVTEPNotHere       FaultCode = "vtep-address-missing"   // our tunnel address is on no device
 	FaultVTEPUnreachable   FaultCode = "vtep-no-route"          // of a remote VTEP
+	FaultVTEPSilent        FaultCode = "vtep-silent"            // it answers the probe no more
 	FaultEntryBlocked      FaultCode = "kernel-entry-blocked"   // someone else's entry is in the place of ours
 	FaultEntryRefused      FaultCode = "kernel-entry-refused"   // by the kernel
 	FaultSnoopingForbidden FaultCode = "snooping-not-permitted" // CAP_NET_RAW is missing

@@ -171,11 +171,12 @@ func (inspect) ListVTEPs(_ context.Context, r *evpnv1.ListVTEPsRequest) (*evpnv1
 		{
 			Vni: 100, Vtep: "10.255.0.2", Flood: true, Macs: 1, Rd: "10.255.0.2:100", Peers: []string{"10.0.0.254"},
 			Kernel: &evpnv1.KernelEntry{State: "installed"}, Since: ago(3 * time.Hour), Reachability: "reachable",
+			Probe: "answers", ProbeRtt: durationpb.New(312 * time.Microsecond),
 		},
 		{
 			Vni: 100, Vtep: "10.255.0.3", Macs: 1, Reason: "next hop unreachable: no route",
 			Kernel: &evpnv1.KernelEntry{State: "none"}, Since: ago(2 * time.Minute),
-			Reachability: "unreachable", ReachabilitySince: ago(5 * time.Second), Losses: 2,
+			Reachability: "unreachable", ReachabilitySince: ago(5 * time.Second), Losses: 2, Probe: "never",
 		},
 	}
 	return &evpnv1.ListVTEPsResponse{AsOf: ago(0), Vteps: keep(vteps, func(v *evpnv1.VTEP) bool {

@@ -96,6 +96,7 @@ func (c *cli) vtepCommand() *cobra.Command {
 			text("RD", item.GetRd).wide(),
 			list("PEERS", item.GetPeers).wide(),
 			elapsed("CHANGED", item.GetReachabilitySince).wide(),
+			text("PROBE", probeState).wide(),
 			text("REASON", func(v item) string { return reason(v.Reason, v.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
@@ -114,9 +115,21 @@ func (c *cli) vtepCommand() *cobra.Command {
 		Long: `Remote VTEPs of each VNI: where flooded frames go.
 
 UNDERLAY says whether the kernel has a way to the VTEP, CHANGED since when; held: it has, and came and went too often to be
-used yet. MACs behind a VTEP without a way are parked: nothing is sent there. The reasons are told below the table.`,
+used yet. PROBE is what vtep-probe finds: the time that the last answer took; misses: the last ones did not come; silent: it
+counts as unreachable; never: it has not answered yet, so that nothing is concluded. MACs behind a VTEP without a way are parked: nothing is sent there. The reasons are told below the table.`,
 		Example: "  evpnctl show vtep 100\n  evpnctl show vtep --vtep 10.255.0.2",
 	}, t, "vni", "vtep")
+}
+
+// probeState is what the probe of a VTEP knows, with the time that the last answer took.
+func probeState(v *evpnv1.VTEP) string {
+	switch {
+	case v.Probe == "":
+		return "off"
+	case v.ProbeRtt != nil && v.Probe == "answers":
+		return fmt.Sprintf("%.2fms", v.ProbeRtt.AsDuration().Seconds()*1000)
+	}
+	return v.Probe
 }
 
 // cutOff says why VTEPs cannot be reached, each once.

@@ -51,6 +51,7 @@ var edits = map[string][]string{
 	"route-targets": {"vtep:", "route-targets: frr\nvtep:"}, "auto-vnis": {"vtep:", "auto-vnis: false\nvtep:"},
 	"snooping": {"vtep:", "snooping: false\nvtep:"}, "arp-suppression": {"vtep:", "arp-suppression: true\nvtep:"},
 	"vtep-reachability": {"vtep:", "vtep-reachability: no-default\nvtep:"}, "vtep-hold": {"vtep:", "vtep-hold: 5s\nvtep:"},
+	"vtep-probe": {"vtep:", "vtep-probe: 5s\nvtep:"}, "vtep-probe-misses": {"vtep:", "vtep-probe-misses: 5\nvtep:"},
 	"snooping-rate": {"vtep:", "snooping-rate: 500\nvtep:"},
 	"max-macs":      {"vtep:", "max-macs: {port: 9}\nvtep:"}, "on-peer-loss": {"vtep:", "on-peer-loss: withdraw\nvtep:"},
 	"manage-devices": {"vtep:", "manage-devices: true\nvtep:"}, "flush-on-exit": {"vtep:", "flush-on-exit: true\nvtep:"},

@@ -184,6 +184,9 @@ func (k *mapKernel) Status() dataplane.Status {
 		}, Packets: []dataplane.SnoopCount{
 			{Proto: "arp", Verdict: "accepted", Packets: 9}, {Proto: "nd", Verdict: "spoofed", Packets: 1},
 		}},
+		Probes: dataplane.ProbeStatus{Sent: 21, Answered: 17, Missed: 3, Each: map[netip.Addr]dataplane.VTEPProbe{
+			vtep2: {State: dataplane.ProbeAnswers, RTT: time.Millisecond}, vtep3: {State: dataplane.ProbeNever},
+		}},
 		Questions: []dataplane.QuestionCount{{VNI: 100, Answered: 7, Unknown: 2, Flooded: 1}},
 		Written:   map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 3, Failed: 2, Foreign: 1}},
 		Removed:   map[evpn.Table]dataplane.OpCounts{evpn.TableFDB: {Done: 1}},

@@ -179,9 +179,17 @@ func (s *inspect) ListVTEPs(ctx context.Context, req *evpnv1.ListVTEPsRequest) (
 		return nil, err
 	}
 	resp := &evpnv1.ListVTEPsResponse{AsOf: at}
+	probes := s.d.kernel.Status().Probes.Each
 	for _, v := range views {
 		if !vtep.IsValid() || v.VTEP == vtep {
-			resp.Vteps = append(resp.Vteps, protoVTEP(v))
+			p := protoVTEP(v)
+			if probe, ok := probes[v.VTEP]; ok {
+				p.Probe = string(probe.State)
+				if probe.RTT != 0 {
+					p.ProbeRtt = durationpb.New(probe.RTT)
+				}
+			}
+			resp.Vteps = append(resp.Vteps, p)
 		}
 	}
 	return resp, nil

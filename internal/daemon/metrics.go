@@ -67,6 +67,8 @@ var (
 	metricVTEPs      = gauge("evpn_vteps", "Remote VTEPs in the flood list by VNI.", "vni")
 	metricCut        = gauge("evpn_vteps_unreachable", "Remote VTEPs that nothing is sent to, since the underlay has no way there.")
 	metricLosses     = counter("evpn_vtep_losses_total", "Times that the way to a remote VTEP was lost.")
+	metricProbes     = counter("evpn_vtep_probes_total", "Probes of remote VTEPs by result, answered or missed.", "result")
+	metricProbed     = gauge("evpn_vteps_probed", "Remote VTEPs that are probed, by what is known: answers, misses, silent, never.", "state")
 	metricRoutes     = gauge("evpn_routes", "EVPN routes by type and direction, in or out.", "route_type", "direction")
 	metricUnimported = gauge("evpn_routes_unimported", "Received routes whose route targets no VNI here imports.")
 
@@ -109,7 +111,7 @@ var (
 	metricReloaded = gauge("evpnd_config_last_reload_success_timestamp_seconds", "When the configuration in force was read.")
 
 	allMetrics = []metric{
-		metricInfo, metricService, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricOver, metricMoves, metricVTEPs, metricCut, metricLosses, metricRoutes,
+		metricInfo, metricService, metricMACs, metricNeighbors, metricDupMACs, metricDupIPs, metricClaims, metricOver, metricMoves, metricVTEPs, metricCut, metricLosses, metricProbes, metricProbed, metricRoutes,
 		metricUnimported, metricWanted, metricPending, metricBlocked, metricOps, metricRetries, metricRepaired, metricTampered,
 		metricResyncs, metricReadBack, metricOverruns, metricUnread, metricQueue, metricSnooped, metricRequests, metricSuppress, metricSnooping, metricPeers,
 		metricPeerSince, metricPeerUps, metricFlaps, metricMessages, metricUpdates, metricMalformed, metricDiscarded,
@@ -248,6 +250,19 @@ func (s samples) kernel(st dataplane.Status) {
 		s.send(metricRequests, float64(q.Flooded), vni, "flooded")
 	}
 	s.send(metricSnooping, float64(st.Snoop.Ports))
+	s.probes(st.Probes)
+}
+
+func (s samples) probes(st dataplane.ProbeStatus) {
+	s.send(metricProbes, float64(st.Answered), "answered")
+	s.send(metricProbes, float64(st.Missed), "missed")
+	count := map[dataplane.ProbeState]int{}
+	for _, p := range st.Each {
+		count[p.State]++
+	}
+	for _, state := range []dataplane.ProbeState{dataplane.ProbeAnswers, dataplane.ProbeMisses, dataplane.ProbeSilent, dataplane.ProbeNever} {
+		s.send(metricProbed, float64(count[state]), string(state))
+	}
 }
 
 // loop sends what the daemon itself knows.

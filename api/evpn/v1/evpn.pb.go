@@ -1698,8 +1698,12 @@ type VTEP struct {
 	ReachabilitySince *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=reachability_since,json=reachabilitySince,proto3" json:"reachability_since,omitempty"` // not set: it never changed
 	Losses            uint32                 `protobuf:"varint,13,opt,name=losses,proto3" json:"losses,omitempty"`                                               // of the way, lately
 	HeldUntil         *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`                         // not set: it is not held
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// answers; misses: the last answers are missing, not enough of them to count; silent: it counts as unreachable; never: it
+	// has not answered yet, so that its silence means nothing; "": it is not probed.
+	Probe         string               `protobuf:"bytes,20,opt,name=probe,proto3" json:"probe,omitempty"`
+	ProbeRtt      *durationpb.Duration `protobuf:"bytes,21,opt,name=probe_rtt,json=probeRtt,proto3" json:"probe_rtt,omitempty"` // of the last answer; unset: there was none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VTEP) Reset() {
@@ -1819,6 +1823,20 @@ func (x *VTEP) GetLosses() uint32 {
 func (x *VTEP) GetHeldUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.HeldUntil
+	}
+	return nil
+}
+
+func (x *VTEP) GetProbe() string {
+	if x != nil {
+		return x.Probe
+	}
+	return ""
+}
+
+func (x *VTEP) GetProbeRtt() *durationpb.Duration {
+	if x != nil {
+		return x.ProbeRtt
 	}
 	return nil
 }
@@ -5348,7 +5366,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x04vtep\x18\x02 \x01(\tR\x04vtep\"i\n" +
 	"\x11ListVTEPsResponse\x12#\n" +
 	"\x05vteps\x18\x01 \x03(\v2\r.evpn.v1.VTEPR\x05vteps\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xb6\x03\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\x84\x04\n" +
 	"\x04VTEP\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
 	"\x04vtep\x18\x02 \x01(\tR\x04vtep\x12\x14\n" +
@@ -5364,7 +5382,9 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x12reachability_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x11reachabilitySince\x12\x16\n" +
 	"\x06losses\x18\r \x01(\rR\x06losses\x129\n" +
 	"\n" +
-	"held_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\"\xa1\x01\n" +
+	"held_until\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x12\x14\n" +
+	"\x05probe\x18\x14 \x01(\tR\x05probe\x126\n" +
+	"\tprobe_rtt\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\bprobeRtt\"\xa1\x01\n" +
 	"\x0fListMACsRequest\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x16\n" +
@@ -5786,91 +5806,92 @@ var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	63, // 30: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
 	63, // 31: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
 	63, // 32: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
-	22, // 33: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	63, // 34: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 35: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	63, // 36: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	28, // 37: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	23, // 38: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	63, // 39: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	63, // 40: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
-	26, // 41: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	63, // 42: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 43: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	63, // 44: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	28, // 45: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	23, // 46: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	63, // 47: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	63, // 48: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	31, // 49: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	63, // 50: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	32, // 51: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	63, // 52: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	35, // 53: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	63, // 54: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	38, // 55: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	63, // 56: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	63, // 57: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	64, // 58: evpn.v1.Event.took:type_name -> google.protobuf.Duration
-	41, // 59: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	63, // 60: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
-	42, // 61: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
-	38, // 62: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	63, // 63: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	64, // 64: evpn.v1.Step.took:type_name -> google.protobuf.Duration
-	22, // 65: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
-	26, // 66: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
-	45, // 67: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
-	38, // 68: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
-	63, // 69: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
-	48, // 70: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
-	63, // 71: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
-	52, // 72: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
-	48, // 73: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
-	62, // 74: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
-	63, // 75: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
-	64, // 76: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
-	0,  // 77: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 78: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 79: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 80: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 81: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 82: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 83: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 84: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 85: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 86: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 87: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	49, // 88: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
-	51, // 89: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
-	46, // 90: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	54, // 91: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	56, // 92: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	58, // 93: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	60, // 94: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
-	1,  // 95: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 96: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 97: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 98: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 99: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 100: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 101: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 102: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 103: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 104: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 105: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	50, // 106: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
-	53, // 107: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
-	47, // 108: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	55, // 109: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	57, // 110: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	59, // 111: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	61, // 112: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
-	95, // [95:113] is the sub-list for method output_type
-	77, // [77:95] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	64, // 33: evpn.v1.VTEP.probe_rtt:type_name -> google.protobuf.Duration
+	22, // 34: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
+	63, // 35: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 36: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	63, // 37: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	28, // 38: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	23, // 39: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	63, // 40: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	63, // 41: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	26, // 42: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	63, // 43: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27, // 44: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	63, // 45: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	28, // 46: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	23, // 47: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	63, // 48: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	63, // 49: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	31, // 50: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	63, // 51: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	32, // 52: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	63, // 53: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	35, // 54: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	63, // 55: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	38, // 56: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
+	63, // 57: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	63, // 58: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	64, // 59: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	41, // 60: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
+	63, // 61: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	42, // 62: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
+	38, // 63: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
+	63, // 64: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	64, // 65: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	22, // 66: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
+	26, // 67: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
+	45, // 68: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
+	38, // 69: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
+	63, // 70: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	48, // 71: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
+	63, // 72: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	52, // 73: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
+	48, // 74: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
+	62, // 75: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
+	63, // 76: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
+	64, // 77: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
+	0,  // 78: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 79: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 80: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 81: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 82: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 83: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 84: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 85: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 86: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 87: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 88: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49, // 89: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51, // 90: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46, // 91: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54, // 92: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56, // 93: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58, // 94: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	60, // 95: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
+	1,  // 96: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 97: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 98: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 99: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 100: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 101: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 102: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 103: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 104: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 105: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 106: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50, // 107: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53, // 108: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47, // 109: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55, // 110: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57, // 111: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59, // 112: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	61, // 113: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
+	96, // [96:114] is the sub-list for method output_type
+	78, // [78:96] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
