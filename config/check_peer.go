@@ -75,11 +75,19 @@ func (c *checker) peers(raws []*rawPeer, own map[netip.Addr]claim, asn field[uin
 	for _, r := range raws {
 		p := c.session(&r.rawSession, asn, r.zone())
 		p.Address = c.peerAddress(r, own)
-		if first, again := seen.again(zoned(r.address, r.zone())); again {
-			c.report(r.address.at, "address: peer %s is already configured at %s", p.Address, first)
+		if first, again := seen.again(r.name()); again {
+			key := "address"
+			if !r.address.given() {
+				key = "interface"
+			}
+			c.report(r.name().at, "%s: peer %s is already configured at %s", key, evpn.PeerName(p.Address), first)
 		}
-		if r.address.valid {
+		if p.Address.IsValid() {
 			c.localAddress(&r.rawSession, p.Address, p.LocalAddress)
+		}
+		p.NoAdvertisements = r.advertise.valid && !r.advertise.value
+		if r.advertise.given() && r.address.given() {
+			c.report(r.advertise.at, "router-advertisements: they are for a peer by interface: leave the key or address out")
 		}
 		p.Port = r.port.or(defaultPort)
 		p.ConnectRetry = r.connectRetry.or(defaultConnectRetry)
@@ -91,25 +99,41 @@ func (c *checker) peers(raws []*rawPeer, own map[netip.Addr]claim, asn field[uin
 			c.report(r.connectRetry.at, "connect-retry: a passive peer is never dialled: leave connect-retry or passive out")
 		}
 		if p.Multihop > 0 && p.Address.IsLinkLocalUnicast() {
-			c.report(r.multihop.at, "multihop: %s is link-local and so directly connected: leave the key out", p.Address)
+			c.report(r.multihop.at, "multihop: %s is link-local and so directly connected: leave the key out", evpn.PeerName(p.Address))
 		}
 		peers = append(peers, p)
 	}
 	return peers
 }
 
+// name is the address of a peer, or what stands for it where only the interface is named.
+func (r *rawPeer) name() field[netip.Addr] {
+	if r.address.given() || !r.iface.valid {
+		return zoned(r.address, r.zone())
+	}
+	f := r.address
+	f.value, f.valid, f.at = evpn.InterfacePeer(r.iface.value), true, r.iface.at
+	return f
+}
+
 // peerAddress returns the address of a peer, with its zone when it needs one.
 func (c *checker) peerAddress(r *rawPeer, own map[netip.Addr]claim) netip.Addr {
-	if !r.address.given() {
-		c.report(r.at, "address is missing: want the peer's IP address")
+	if !r.address.given() && !r.iface.given() {
+		c.report(r.at, "address is missing: want the peer's IP address, or the interface that it is at the other end of")
 	}
-	if !r.address.valid {
+	f := r.name()
+	if !f.valid {
 		return netip.Addr{}
 	}
-	f := zoned(r.address, r.zone())
 	switch a := f.value; {
+	case a.WithZone("") == evpn.InterfacePeer("") && r.address.given():
+		c.report(f.at, "address: %s is the address of no host: leave it out for whoever is at the other end of the interface", a.WithZone(""))
+		return netip.Addr{}
 	case a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && !r.iface.given():
 		c.report(f.at, "address: %s is link-local: want its interface, by interface or as %s%%eth0", a, a)
+	case !r.address.given() && !nameable(r.iface.value):
+		c.report(f.at, "interface: %s cannot be told from an address: want address too", r.iface.value)
+		return netip.Addr{}
 	case a.Zone() != "" && r.iface.valid && a.Zone() != r.iface.value:
 		c.report(r.iface.at, "interface: %s differs from that of the address, %s", r.iface.value, a.Zone())
 	}
@@ -119,10 +143,19 @@ func (c *checker) peerAddress(r *rawPeer, own map[netip.Addr]claim) netip.Addr {
 	return f.value
 }
 
+// nameable reports whether a peer can go by the name of an interface.
+func nameable(ifname string) bool {
+	peer, err := evpn.ParsePeer(ifname)
+	return err == nil && peer == evpn.InterfacePeer(ifname)
+}
+
 // localAddress checks that both ends of a session are of one family.
 func (c *checker) localAddress(r *rawSession, peer, local netip.Addr) {
 	if local.IsValid() && local.Is4() != peer.Is4() {
-		c.report(r.localAddress.at, "local-address: %s cannot reach %s: want both IPv4 or both IPv6", local, peer)
+		c.report(r.localAddress.at, "local-address: %s cannot reach %s: want both IPv4 or both IPv6", local, evpn.PeerName(peer))
+	}
+	if evpn.PeerInterface(peer) != "" && local.Is6() && !local.IsLinkLocalUnicast() {
+		c.report(r.localAddress.at, "local-address: %s is not link-local, as that of the peer on %s: leave the key out", local, evpn.PeerName(peer))
 	}
 }
 
@@ -159,6 +192,7 @@ func (c *checker) dynamicPeers(raws []*rawDynamicPeers, asn field[uint32]) []Dyn
 func (c *checker) session(r *rawSession, ours field[uint32], zone string) Peer {
 	p := Peer{
 		ASN:             c.peerAS(r, ours),
+		External:        r.asn.value.word == "external",
 		Description:     r.description.value,
 		LocalAddress:    zoned(r.localAddress, zone).value,
 		Interface:       r.iface.value,
@@ -206,11 +240,11 @@ func (c *checker) maxRoutes(r *rawMaxRoutes) MaxRoutes {
 	return m
 }
 
-// peerAS returns the AS number of a peer, 0 for any.
+// peerAS returns the AS number of a peer, 0 for one that its OPEN tells.
 func (c *checker) peerAS(r *rawSession, ours field[uint32]) uint32 {
 	switch {
 	case !r.asn.given():
-		c.report(r.at, "asn is missing: want the peer's AS number, or internal for ours")
+		c.report(r.at, "asn is missing: want the peer's AS number, internal for ours, or external for any other")
 	case r.asn.value.word == "internal":
 		return ours.value
 	}

@@ -71,21 +71,25 @@ type Listen struct {
 
 // Peer is one BGP neighbour.
 type Peer struct {
-	Address         netip.Addr // with a zone when it is link-local
-	Port            uint16     // default 179
-	ASN             uint32     // 0: any, learned from the OPEN (dynamic peers only)
-	Description     string
-	Passive         bool          // only wait for the peer to connect
-	LocalAddress    netip.Addr    // source of our connection; the zero Addr: the kernel chooses
-	Interface       string        // bind the connection to this device; "": none
-	Multihop        uint8         // eBGP only: TTL of our packets, 2 to 255; 0: directly connected (TTL 1). iBGP: 0 is 64
-	TTLSecurity     uint8         // GTSM: hops the peer may be away, 1 to 254; 0: off (SE-01). Excludes Multihop
-	Password        string        // TCP MD5 key of 1 to 80 octets, read from password-file; "": none (SE-02)
-	PasswordFile    string        // absolute path; "" when Password is
-	HoldTime        time.Duration // 0 (never expires) or 3 s to 65535 s; default 90 s
-	Keepalive       time.Duration // 1 s to less than HoldTime; default a third of it; 0 when HoldTime is 0
-	ConnectRetry    time.Duration // longest pause between attempts to connect, 100 ms to 1 h; default 5 s
-	GracefulRestart time.Duration // restart time we announce, 0 (capability not sent) to 4095 s; default 120 s
+	// Address has a zone when it is link-local. Of a peer by interface alone it is what evpn.InterfacePeer makes.
+	Address      netip.Addr
+	Port         uint16 // default 179
+	ASN          uint32 // 0: learned from the OPEN
+	External     bool   // with ASN 0: any AS but ours
+	Description  string
+	Passive      bool       // only wait for the peer to connect
+	LocalAddress netip.Addr // source of our connection; the zero Addr: the kernel chooses
+	Interface    string     // bind the connection to this device; "": none
+	// NoAdvertisements: send no Router Advertisements to an unnumbered peer, since something else on this host does. Default false.
+	NoAdvertisements bool
+	Multihop         uint8         // eBGP only: TTL of our packets, 2 to 255; 0: directly connected (TTL 1). iBGP: 0 is 64
+	TTLSecurity      uint8         // GTSM: hops the peer may be away, 1 to 254; 0: off (SE-01). Excludes Multihop
+	Password         string        // TCP MD5 key of 1 to 80 octets, read from password-file; "": none (SE-02)
+	PasswordFile     string        // absolute path; "" when Password is
+	HoldTime         time.Duration // 0 (never expires) or 3 s to 65535 s; default 90 s
+	Keepalive        time.Duration // 1 s to less than HoldTime; default a third of it; 0 when HoldTime is 0
+	ConnectRetry     time.Duration // longest pause between attempts to connect, 100 ms to 1 h; default 5 s
+	GracefulRestart  time.Duration // restart time we announce, 0 (capability not sent) to 4095 s; default 120 s
 	// LongLived is the long-lived stale time we announce (RFC 9494), and the longest that we keep the peer's routes for: 0
 	// (capability not sent) to 16777215 s; default 0. Only with GracefulRestart.
 	LongLived    time.Duration
@@ -95,6 +99,9 @@ type Peer struct {
 	NeedEncap    bool // refuse this peer's routes without an encapsulation community (EN-03); default false
 	MaxRoutes    MaxRoutes
 }
+
+// Unnumbered reports whether the peer is whoever is at the other end of Interface.
+func (p *Peer) Unnumbered() bool { return evpn.PeerInterface(p.Address) != "" }
 
 // PeerLoss says what becomes of the routes of a peer whose session ends. The zero value: what graceful restart negotiated.
 type PeerLoss struct {

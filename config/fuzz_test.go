@@ -72,7 +72,7 @@ func promised(c *Config) error {
 	claim(c.StateDir != "" && c.API.Socket != "" && c.Log.Level != "" && c.Log.Format != "", "a default is missing")
 	seen := map[netip.Addr]bool{c.VTEP: true}
 	for _, p := range c.Peers {
-		claim(p.ASN > 0 && p.Port > 0 && p.Address.IsValid() && !seen[p.Address], "peer %s", p.Address)
+		claim((p.ASN > 0) != p.External && p.Port > 0 && p.Address.IsValid() && !seen[p.Address], "peer %s", p.Address)
 		claim(!p.LocalAddress.IsValid() || p.LocalAddress.Is4() == p.Address.Is4(), "local address of %s", p.Address)
 		claim(!p.Address.Is6() || p.Address.IsLinkLocalUnicast() == (p.Address.Zone() != ""), "zone of %s", p.Address)
 		claim(p.Multihop == 0 || p.ASN != c.ASN, "multihop of iBGP peer %s", p.Address)

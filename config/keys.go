@@ -106,18 +106,19 @@ var listenKeys = []Key{
 }
 
 var peerKeys = []Key{
-	{sectionPeers, "address", "IP address", "unicast; link-local with interface or %zone", "required", Flaps, "another address is another peer"},
-	{sectionPeers, "asn", "AS number or `internal`", "1–4294967295, without 23456", "required", Flaps, "AS of the peer"},
+	{sectionPeers, "address", "IP address", "unicast; link-local with interface or %zone", "required, or interface", Flaps, "another address is another peer; none: whoever is at the other end of interface"},
+	{sectionPeers, "asn", "AS number, `internal` or `external`", "1–4294967295, without 23456", "required", Flaps, "AS of the peer; external: any but ours"},
 	{sectionPeers, "port", "number", "1–65535", "179", Live, "TCP port that is dialled, from the next time on"},
 	{sectionPeers, "passive", "true or false", "", "false", Live, "never dial, from the next time on"},
 	{sectionPeers, "connect-retry", "duration", "100ms–1h", "5s", Live, "longest pause between attempts to connect"},
+	{sectionPeers, "router-advertisements", "true or false", "only without address", "true", Live, "tell the peer by interface our address by Router Advertisements"},
 }
 
 // sessionKeys are those that peers and dynamic peers share.
 var sessionKeys = []Key{
 	{"", "description", "text", "one line", "", Live, "shown beside the peer"},
 	{"", "local-address", "IP address", "of the peer's family", "as the kernel chooses", Flaps, "source of our connection"},
-	{"", "interface", "interface", "", "any", Flaps, "device the connection is bound to"},
+	{"", "interface", "interface", "", "any", Flaps, "device the connection is bound to; without address: where the peer is"},
 	{"", "multihop", "number", "0, 2–255; eBGP only", "0", Live, "TTL of our packets; 0: directly connected"},
 	{"", "ttl-security", "number", "0–254; not with multihop", "0", Live, "GTSM: hops the peer may be away"},
 	{"", "password-file", "path", "a line of 1–80 octets", "none", Live, "TCP MD5 key; change it at both ends within the hold time"},
@@ -134,7 +135,7 @@ var sessionKeys = []Key{
 
 var dynamicKeys = []Key{
 	{sectionDynamicPeers, "prefix", "prefix", "no two may overlap", "required", Flaps, "another prefix is another range of peers"},
-	{sectionDynamicPeers, "asn", "AS number, `internal` or `any`", "1–4294967295, without 23456", "required", Flaps, "AS of these peers"},
+	{sectionDynamicPeers, "asn", "AS number, `internal`, `external` or `any`", "1–4294967295, without 23456", "required", Flaps, "AS of these peers"},
 	{sectionDynamicPeers, "limit", "number", "1–65535", "100", Live, "most sessions at a time; those there are stay"},
 }
 

@@ -27,7 +27,7 @@ func TestKeysAreAll(t *testing.T) {
 	for section := range known {
 		delete(known[sectionTop], section)
 	}
-	for _, refused := range []string{"port", "passive", "connect-retry"} {
+	for _, refused := range []string{"port", "passive", "connect-retry", "router-advertisements"} {
 		delete(known[sectionDynamicPeers], refused)
 	}
 	seen := map[string]bool{}

@@ -370,6 +370,48 @@ func TestManyFaults(t *testing.T) {
 	}
 }
 
+// TestUnnumbered: a peer by interface goes by its name everywhere, and through a file that is written.
+func TestUnnumbered(t *testing.T) {
+	base := "asn: 65000\nvtep: 10.255.0.1\npeers:\n  - interface: eth0\n    asn: external\n"
+	parse := func(text string) *Config {
+		t.Helper()
+		c, err := Parse("t.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := parse(base)
+	p := c.Peers[0]
+	if !p.Unnumbered() || p.Address != evpn.InterfacePeer("eth0") || p.Interface != "eth0" || p.ASN != 0 || !p.External || p.NoAdvertisements {
+		t.Errorf("%+v", p)
+	}
+	for _, all := range []bool{false, true} {
+		if diff := cmp.Diff(c, parse(c.YAML(all)), values); diff != "" {
+			t.Errorf("after a round trip, all %v (-before +after):\n%s\n%s", all, diff, c.YAML(all))
+		}
+	}
+	other := parse("asn: 65000\nvtep: 10.255.0.1\npeers: [{address: fe80::1, interface: eth0, asn: 65001}]\n")
+	if other.Peers[0].Unnumbered() {
+		t.Errorf("%+v", other.Peers[0])
+	}
+	var got []string
+	for _, next := range []*Config{parse(base + "    router-advertisements: false\n"), parse(base + "    hold-time: 9s\n"), other} {
+		for _, change := range Diff(c, next) {
+			got = append(got, change.String()+", "+change.Consequence())
+		}
+	}
+	want := []string{
+		"peers.eth0.router-advertisements: true -> false, applies live",
+		"peers.eth0.hold-time: 90s -> 9s, flaps peer eth0",
+		"peers.eth0: removed, flaps peer eth0",
+		"peers.fe80::1%eth0: added, applies live",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("differences (-want +got):\n%s", diff)
+	}
+}
+
 // TestRTConstraint: it goes with every configuration that imports no route target of any AS.
 func TestRTConstraint(t *testing.T) {
 	internal, err := Parse("t.yaml", []byte(strings.Replace(peer, "asn: 65001", "asn: internal", 1)+"    rt-constraint: true\n"))

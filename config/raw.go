@@ -208,15 +208,17 @@ type rawPeer struct {
 	port         field[uint16]
 	passive      field[bool]
 	connectRetry field[time.Duration]
+	advertise    field[bool]
 }
 
 func (r *rawPeer) keys() fields {
 	keys := r.rawSession.keys()
 	keys["address"] = scalar(&r.address, readUnicast)
-	keys["asn"] = scalar(&r.asn, readPeerAS("internal"))
+	keys["asn"] = scalar(&r.asn, readPeerAS("internal", "external"))
 	keys["port"] = scalar(&r.port, readPort)
 	keys["passive"] = scalar(&r.passive, readBool)
 	keys["connect-retry"] = scalar(&r.connectRetry, readConnectRetry)
+	keys["router-advertisements"] = scalar(&r.advertise, readBool)
 	return keys
 }
 
@@ -229,9 +231,9 @@ type rawDynamicPeers struct {
 func (r *rawDynamicPeers) keys() fields {
 	keys := r.rawSession.keys()
 	keys["prefix"] = scalar(&r.prefix, readPrefix)
-	keys["asn"] = scalar(&r.asn, readPeerAS("internal", "any"))
+	keys["asn"] = scalar(&r.asn, readPeerAS("internal", "external", "any"))
 	keys["limit"] = scalar(&r.limit, number[int](1, maxDynamicPeers))
-	for _, key := range []string{"port", "passive", "connect-retry"} {
+	for _, key := range []string{"port", "passive", "connect-retry", "router-advertisements"} {
 		keys[key] = refuse("dynamic peers are always passive: leave the key out")
 	}
 	return keys

@@ -44,6 +44,7 @@ listen: true
 peers:
   - {address: 10.0.0.254, asn: 65000}
   - {address: 10.0.1.1, asn: 65001}
+  - {interface: eth1, asn: external}
 dynamic-peers: [{prefix: 10.1.0.0/16, asn: any}]
 `))
 	if err != nil {

@@ -75,7 +75,7 @@ func readAS(text string) (uint32, error) {
 // peerAS is the AS of a peer: a number, or a word in place of it.
 type peerAS struct {
 	number uint32
-	word   string // "internal": ours; "any": learned from the OPEN
+	word   string // "internal": ours; "external": learned from the OPEN, another than ours; "any": learned from the OPEN
 }
 
 func readPeerAS(words ...string) reader[peerAS] {

@@ -34,23 +34,22 @@ func (c *Config) Settings(all bool) []Setting {
 	l.add("addresses", listOf(c.Listen.Addresses))
 	for i := range c.Peers {
 		p := &c.Peers[i]
-		l.in(sectionPeers, p.Address.String())
-		l.add("asn", number10(p.ASN))
+		l.in(sectionPeers, evpn.PeerName(p.Address))
+		l.add("asn", p.AS())
 		if !p.Passive { // a passive peer is never dialled
 			l.add("port", number10(p.Port))
 			l.add("connect-retry", seconds10(p.ConnectRetry))
 		}
 		l.add("passive", strconv.FormatBool(p.Passive))
+		if p.Unnumbered() {
+			l.add("router-advertisements", strconv.FormatBool(!p.NoAdvertisements))
+		}
 		l.session(p)
 	}
 	for i := range c.DynamicPeers {
 		d := &c.DynamicPeers[i]
 		l.in(sectionDynamicPeers, d.Prefix.String())
-		if d.Template.ASN == 0 {
-			l.add("asn", "any")
-		} else {
-			l.add("asn", number10(d.Template.ASN))
-		}
+		l.add("asn", d.Template.AS())
 		l.add("limit", number10(d.Limit))
 		l.session(&d.Template)
 	}
@@ -147,7 +146,9 @@ func (l *settings) session(p *Peer) {
 	if p.LocalAddress.IsValid() {
 		l.add("local-address", quoted(p.LocalAddress.String()))
 	}
-	l.add("interface", quoted(p.Interface))
+	if !p.Unnumbered() { // else it is the peer's name
+		l.add("interface", quoted(p.Interface))
+	}
 	l.add("multihop", number10(p.Multihop))
 	l.add("ttl-security", number10(p.TTLSecurity))
 	if p.PasswordFile != "" {
@@ -192,6 +193,18 @@ func (l *settings) vni(n evpn.VNI, v VNI, all evpn.MACLimits) {
 	l.add("create", strconv.FormatBool(v.Create))
 	l.add("device", quoted(v.Device))
 	l.add("bridge", quoted(v.Bridge))
+}
+
+// AS is the AS of the peer as it stands in the file.
+func (p *Peer) AS() string {
+	switch {
+	case p.External:
+		return "external"
+	case p.ASN == 0:
+		return "any"
+	default:
+		return number10(p.ASN)
+	}
 }
 
 func macLimits(m evpn.MACLimits) string {
@@ -299,7 +312,11 @@ func (c *Config) YAML(all bool) string {
 			fmt.Fprintf(&b, "%s: %s\n", s.Key, s.Value)
 		case section == sectionPeers:
 			of = s.Of
-			fmt.Fprintf(&b, "  - address: %s\n", quoted(of))
+			key := "address"
+			if _, err := netip.ParseAddr(of); err != nil {
+				key = "interface"
+			}
+			fmt.Fprintf(&b, "  - %s: %s\n", key, quoted(of))
 		case section == sectionDynamicPeers:
 			of = s.Of
 			fmt.Fprintf(&b, "  - prefix: %s\n", quoted(of))
@@ -315,8 +332,8 @@ func (c *Config) YAML(all bool) string {
 func compareOf(section, a, b string) int {
 	switch section {
 	case sectionPeers:
-		x, _ := netip.ParseAddr(a)
-		y, _ := netip.ParseAddr(b)
+		x, _ := evpn.ParsePeer(a)
+		y, _ := evpn.ParsePeer(b)
 		return x.Compare(y)
 	case sectionVNIs:
 		x, _ := strconv.ParseUint(a, 10, 32)

@@ -74,10 +74,10 @@ func TestWrong(t *testing.T) {
 		{"dynamic without listening", dynamic + "listen: {enabled: false}\n", "4:5: dynamic-peers: nothing would listen for them, listen is false at t.yaml:6:19"},
 
 		// Peers.
-		{"peer without address", base + "peers:\n  - asn: 65001\n", "4:5: address is missing: want the peer's IP address"},
-		{"peer without asn", base + "peers:\n  - address: 10.0.0.1\n", "4:5: asn is missing: want the peer's AS number, or internal for ours"},
-		{"peer asn zero", base + "peers:\n  - {address: 10.0.0.1, asn: 0}\n", `4:30: asn: want an AS number from 1 to 4294967295, have "0"; or one of these words: internal`},
-		{"peer asn any", base + "peers:\n  - {address: 10.0.0.1, asn: any}\n", `4:30: asn: want an AS number from 1 to 4294967295, have "any"; or one of these words: internal`},
+		{"peer without address", base + "peers:\n  - asn: 65001\n", "4:5: address is missing: want the peer's IP address, or the interface that it is at the other end of"},
+		{"peer without asn", base + "peers:\n  - address: 10.0.0.1\n", "4:5: asn is missing: want the peer's AS number, internal for ours, or external for any other"},
+		{"peer asn zero", base + "peers:\n  - {address: 10.0.0.1, asn: 0}\n", `4:30: asn: want an AS number from 1 to 4294967295, have "0"; or one of these words: internal, external`},
+		{"peer asn any", base + "peers:\n  - {address: 10.0.0.1, asn: any}\n", `4:30: asn: want an AS number from 1 to 4294967295, have "any"; or one of these words: internal, external`},
 		{"peer address", base + "peers:\n  - {address: rr1, asn: 1}\n", `4:15: address: want an IP address, have "rr1"`},
 		{"peer broadcast", base + "peers:\n  - {address: 255.255.255.255, asn: 1}\n", "4:15: address: 255.255.255.255 is no unicast address: want the address of one host"},
 		{"peer twice", peer + "  - {address: 10.0.0.1, asn: 65002}\n", "6:15: address: peer 10.0.0.1 is already configured at t.yaml:4:14"},
@@ -91,6 +91,19 @@ func TestWrong(t *testing.T) {
 		{"peer is local-address", peer + "    local-address: 10.0.0.2\n  - {address: 10.0.0.2, asn: 1}\n", "7:15: address: 10.0.0.2 is our own, it is the local-address at t.yaml:6:20"},
 		{"peer link-local", base + "peers:\n  - address: fe80::1\n    asn: 1\n", "4:14: address: fe80::1 is link-local: want its interface, by interface or as fe80::1%eth0"},
 		{"peer zones differ", base + "peers:\n  - address: fe80::1%eth0\n    asn: 1\n    interface: eth1\n", "6:16: interface: eth1 differs from that of the address, eth0"},
+		{
+			"peer by interface twice", base + "peers:\n  - {interface: eth0, asn: 1}\n  - {interface: eth0, asn: external}\n",
+			"5:17: interface: peer eth0 is already configured at t.yaml:4:17",
+		},
+		{"peer by interface like an address", base + "peers:\n  - {interface: 10.0.0.9, asn: 1}\n", "4:17: interface: 10.0.0.9 cannot be told from an address: want address too"},
+		{"peer is any router", base + "peers:\n  - {address: \"fe80::\", interface: eth0, asn: 1}\n", "4:15: address: fe80:: is the address of no host: leave it out for whoever is at the other end of the interface"},
+		{"peer by interface multihop", base + "peers:\n  - {interface: eth0, asn: 1, multihop: 2}\n", "4:41: multihop: eth0 is link-local and so directly connected: leave the key out"},
+		{
+			"peer by interface from elsewhere", base + "peers:\n  - {interface: eth0, asn: 1, local-address: \"fd00::1\"}\n",
+			"4:46: local-address: fd00::1 is not link-local, as that of the peer on eth0: leave the key out",
+		},
+		{"peer by interface from IPv4", base + "peers:\n  - {interface: eth0, asn: 1, local-address: 10.0.0.2}\n", "4:46: local-address: 10.0.0.2 cannot reach eth0: want both IPv4 or both IPv6"},
+		{"advertisements for an address", peer + "    router-advertisements: false\n", "6:28: router-advertisements: they are for a peer by interface: leave the key or address out"},
 		{"families differ", peer + "    local-address: fd00::5\n", "6:20: local-address: fd00::5 cannot reach 10.0.0.1: want both IPv4 or both IPv6"},
 		{"passive yes", peer + "    passive: yes\n", `6:14: passive: want true or false, have "yes"`},
 		{
@@ -165,7 +178,7 @@ func TestWrong(t *testing.T) {
 
 		// Dynamic peers.
 		{"dynamic without prefix", base + "dynamic-peers:\n  - asn: any\n", "4:5: prefix is missing: want the addresses to accept peers from, such as 10.0.0.0/24"},
-		{"dynamic without asn", base + "dynamic-peers:\n  - prefix: 10.1.0.0/16\n", "4:5: asn is missing: want the peer's AS number, or internal for ours"},
+		{"dynamic without asn", base + "dynamic-peers:\n  - prefix: 10.1.0.0/16\n", "4:5: asn is missing: want the peer's AS number, internal for ours, or external for any other"},
 		{"dynamic host bits", base + "dynamic-peers:\n  - {prefix: 10.1.0.1/16, asn: any}\n", "4:14: prefix: 10.1.0.1/16 has bits set beyond its length: want 10.1.0.0/16"},
 		{"dynamic overlap", dynamic + "  - {prefix: 10.1.2.0/24, asn: 7}\n", "6:14: prefix: 10.1.2.0/24 overlaps 10.1.0.0/16 at t.yaml:4:13"},
 		{

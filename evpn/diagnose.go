@@ -93,16 +93,16 @@ func (c *Core) routeFault(why cause, count int) Fault {
 	routes := plural(count, "route", "routes")
 	switch why.code {
 	case FaultOwnVTEP:
-		f.Detail = fmt.Sprintf("%s sends %s with our VTEP %s as next hop: another host has the address", why.peer, routes, c.cfg.VTEP)
+		f.Detail = fmt.Sprintf("%s sends %s with our VTEP %s as next hop: another host has the address", PeerName(why.peer), routes, c.cfg.VTEP)
 		f.Remedy = "give one of the two another vtep; evpnctl show route has their RDs"
 	case FaultRTMismatch:
 		f.Detail = fmt.Sprintf("%s sends %s of VNI %d with RT %s, and VNI %d imports %s",
-			why.peer, routes, why.vni, why.why, why.vni, list(c.vrfs[why.vni].importRTs))
+			PeerName(why.peer), routes, why.vni, why.why, why.vni, list(c.vrfs[why.vni].importRTs))
 		f.Remedy = fmt.Sprintf("add the RT to import of VNI %d, or have the sender export another one", why.vni)
 	case FaultRouteRefused:
 		f.Severity = SeverityWarning
-		f.Detail = fmt.Sprintf("%s of %s into VNI %d refused (%s)", routes, why.peer, why.vni, why.why)
-		f.Remedy = fmt.Sprintf("mend the sender; evpnctl show route --peer %s --vni %d tells which", why.peer, why.vni)
+		f.Detail = fmt.Sprintf("%s of %s into VNI %d refused (%s)", routes, PeerName(why.peer), why.vni, why.why)
+		f.Remedy = fmt.Sprintf("mend the sender; evpnctl show route --peer %s --vni %d tells which", PeerName(why.peer), why.vni)
 	}
 	return f
 }

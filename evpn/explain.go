@@ -218,7 +218,7 @@ func (c *Core) explainGone(vni VNI, mac MAC, ip netip.Addr) *explaining {
 			if x == nil {
 				x = &explaining{c: c, Explanation: Explanation{VNI: r.VNI, MAC: r.MAC, IP: ip}}
 			}
-			x.say(MarkFault, "gone", "its last route was %s: %s (peer %s, RD %s, seq %d)", r.What, r.To, r.Peer, r.RD, r.Seq).Since = r.At
+			x.say(MarkFault, "gone", "its last route was %s: %s (peer %s, RD %s, seq %d)", r.What, r.To, PeerName(r.Peer), r.RD, r.Seq).Since = r.At
 			return x
 		}
 	}

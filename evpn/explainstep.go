@@ -55,10 +55,10 @@ func (x *explaining) learnedBy(p *Path, what string) {
 	if a.Sticky {
 		sticky = ", sticky"
 	}
-	s := x.say(MarkOK, "learned", "%s by type %d from %s (peer %s, RD %s, seq %d%s)", what, p.kind, a.NextHop, p.peer.addr, p.rd, a.Seq, sticky)
+	s := x.say(MarkOK, "learned", "%s by type %d from %s (peer %s, RD %s, seq %d%s)", what, p.kind, a.NextHop, PeerName(p.peer.addr), p.rd, a.Seq, sticky)
 	s.Since = time.Unix(0, p.received)
 	if p.session != p.peer.session || !p.peer.up {
-		x.say(MarkWait, "learned", "the session with %s has ended, its routes are kept for now", p.peer.addr)
+		x.say(MarkWait, "learned", "the session with %s has ended, its routes are kept for now", PeerName(p.peer.addr))
 	}
 }
 
@@ -129,7 +129,7 @@ func (x *explaining) losers(claims []Candidate) {
 		}
 		who := "local port " + cand.Port
 		if !cand.Local {
-			who = fmt.Sprintf("%s (peer %s, RD %s)", cand.VTEP, cand.Peer, cand.RD)
+			who = fmt.Sprintf("%s (peer %s, RD %s)", cand.VTEP, PeerName(cand.Peer), cand.RD)
 		} else if cand.Port == "" {
 			who = "the local binding to " + cand.MAC.String()
 		}

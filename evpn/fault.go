@@ -48,6 +48,8 @@ const (
 	FaultPeerNoRoute  FaultCode = "peer-no-route"
 	FaultPeerSilent   FaultCode = "peer-no-answer" // time out: MD5 mismatch, filter, dead
 	FaultPeerAS       FaultCode = "peer-wrong-as"
+	FaultPeerUnseen   FaultCode = "peer-not-seen"         // by interface: nobody advertises itself there, or the link is down
+	FaultPeerCrowd    FaultCode = "peers-on-link"         // by interface: more than one
 	FaultPeerDown     FaultCode = "peer-not-established"  // for another reason
 	FaultPeerNoEVPN   FaultCode = "peer-without-evpn"     // established, but the family was not negotiated
 	FaultRTMismatch   FaultCode = "route-target-mismatch" // routes of a VNI served here, which does not import their route targets

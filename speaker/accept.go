@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/evpn"
 )
 
 // accepted finds out whose connection c is. Strangers' are closed at once and counted (SE-04).
@@ -72,6 +73,11 @@ func (s *Speaker) peerFor(addr netip.Addr) *peer {
 	defer s.mu.Unlock()
 	if p := s.peers[addr]; p != nil {
 		return p
+	}
+	if addr.IsLinkLocalUnicast() {
+		if p := s.peers[evpn.InterfacePeer(addr.Zone())]; p != nil && p.knows(addr) {
+			return p
+		}
 	}
 	d := matchDynamic(s.cfg, addr)
 	if d == nil || s.spawn == nil {

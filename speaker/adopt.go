@@ -22,19 +22,20 @@ func (s *Speaker) Adopt(h *Handover) ([]evpn.Event, error) {
 	defer h.File.Close()
 	p, err := s.heir(h)
 	if err != nil {
-		return nil, fmt.Errorf("take over session with %s: %w", h.Peer, err)
+		return nil, fmt.Errorf("take over session with %s: %w", evpn.PeerName(h.Peer), err)
 	}
 	c, err := net.FileConn(h.File)
 	if err != nil {
-		return nil, fmt.Errorf("take over session with %s: %w", h.Peer, err)
+		return nil, fmt.Errorf("take over session with %s: %w", evpn.PeerName(h.Peer), err)
 	}
 	conn, ok := c.(*net.TCPConn)
-	if !ok || remoteOf(conn) != h.Peer {
-		return nil, errors.Join(fmt.Errorf("take over session with %s: the connection is not with this peer", h.Peer), c.Close())
+	if !ok || !isAt(h.Peer, remoteOf(conn)) {
+		return nil, errors.Join(fmt.Errorf("take over session with %s: the connection is not with this peer", evpn.PeerName(h.Peer)), c.Close())
 	}
 	x := newSession(p, p.cfg, conn, h.Dialed)
+	p.target = x.remote
 	if err := x.revive(h); err != nil {
-		return nil, errors.Join(fmt.Errorf("take over session with %s: %w", h.Peer, err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("take over session with %s: %w", evpn.PeerName(h.Peer), err), conn.Close())
 	}
 	p.conns[x], p.current = struct{}{}, x
 	p.counters, p.since, p.shown = h.Counters, h.Since, StateEstablished
@@ -54,6 +55,11 @@ func remoteOf(c *net.TCPConn) netip.Addr {
 		return netip.Addr{}
 	}
 	return a.AddrPort().Addr().Unmap()
+}
+
+// isAt reports whether a peer may have an address.
+func isAt(peer, addr netip.Addr) bool {
+	return peer == addr || evpn.PeerInterface(peer) != "" && peer == evpn.InterfacePeer(addr.Zone()) && addr.IsLinkLocalUnicast()
 }
 
 // heir makes the peer of a session that another process had. It fails when that session would not be made like this now.

@@ -48,7 +48,7 @@ func (s *Speaker) Configure(cfg *config.Config) error {
 
 // setSockets makes the listening sockets what next needs; they are what old needed, or as far as a failure left them.
 func (s *Speaker) setSockets(old, next *config.Config) error {
-	return errors.Join(s.relisten(next), s.setKeys(old, next), s.setLeastTTL(next))
+	return errors.Join(s.relisten(next), s.setKeys(s.keys(old), s.keys(next)), s.setLeastTTL(next))
 }
 
 // sameSession reports whether a session made for a serves b as well, perhaps after retune.
@@ -56,6 +56,7 @@ func sameSession(a, b config.Peer) bool {
 	b.Description, b.Port, b.Passive, b.ConnectRetry = a.Description, a.Port, a.Passive, a.ConnectRetry
 	b.Multihop, b.TTLSecurity, b.Password, b.PasswordFile = a.Multihop, a.TTLSecurity, a.Password, a.PasswordFile
 	b.Keepalive, b.OnPeerLoss, b.StaleTime, b.MaxRoutes = a.Keepalive, a.OnPeerLoss, a.StaleTime, a.MaxRoutes
+	b.NoAdvertisements = a.NoAdvertisements
 	return a == b
 }
 
@@ -65,13 +66,13 @@ func sameSession(a, b config.Peer) bool {
 func (p *peer) retune(want config.Peer) error {
 	was, is := peerOptions(p.cfg, p.sp.asn), acceptedOptions(want, p.sp.asn)
 	is.device = "" // is as it was, and setting it again takes a right that setting it once does not
-	set := func(fd int) error {
+	set := func(fd int, peer netip.Prefix) error {
 		errs := []error{is.setIP(fd)}
 		if is.minTTL == 0 {
 			errs = append(errs, setMinTTL(fd, is.v6, 0))
 		}
 		if is.key != was.key {
-			errs = append(errs, setKey(fd, is.peer, is.key))
+			errs = append(errs, setKey(fd, peer, is.key))
 		}
 		return errors.Join(errs...)
 	}
@@ -82,7 +83,7 @@ func (p *peer) retune(want config.Peer) error {
 	for s := range p.conns {
 		raw, err := s.outer.SyscallConn()
 		if err == nil {
-			err = onSocket(raw, set)
+			err = onSocket(raw, func(fd int) error { return set(fd, hostPrefix(s.remote)) })
 		}
 		if !errors.Is(err, net.ErrClosed) { // that session is over
 			errs = append(errs, err)
@@ -121,6 +122,7 @@ func (s *Speaker) stopChanged(cfg *config.Config) {
 					limits = append(limits, evpn.PeerLimit{Peer: addr, Limit: want.MaxRoutes.Limit()})
 				}
 				p.cfg = want
+				p.advertise.Store(!want.NoAdvertisements)
 				p.poke()
 			}
 		}
@@ -169,7 +171,7 @@ func (s *Speaker) relisten(cfg *config.Config) error {
 		return nil
 	}
 	old.close()
-	ls, err := listen(context.Background(), cfg, s.log, accept)
+	ls, err := listen(context.Background(), cfg, s.keys(cfg), s.log, accept)
 	if err != nil {
 		ls = &listeners{}
 	}
@@ -187,14 +189,13 @@ func (s *Speaker) setLeastTTL(cfg *config.Config) error {
 	return ls.each(func(v6 bool, fd int) error { return setMinTTL(fd, v6, leastTTL(cfg, v6)) })
 }
 
-// setKeys sets the keys that cfg needs on the listening sockets and removes those that only old needed.
-func (s *Speaker) setKeys(old, cfg *config.Config) error {
+// setKeys sets the keys in want on the listening sockets and removes those that only old has.
+func (s *Speaker) setKeys(old, want map[netip.Prefix]string) error {
 	s.mu.Lock()
 	ls := s.listening
 	s.mu.Unlock()
-	want := keys(cfg)
 	var errs []error
-	for prefix := range keys(old) {
+	for prefix := range old {
 		if _, ok := want[prefix]; !ok {
 			errs = append(errs, ls.setKey(prefix, ""))
 		}

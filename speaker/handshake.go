@@ -29,6 +29,12 @@ func (s *session) establish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.cfg.External && s.open.asn == s.p.sp.asn { // GoBGP takes any AS there
+		return &ending{
+			reason: "peer is in our own AS, another one is expected",
+			sent:   &notification{code: codeOpen, subcode: 2},
+		}
+	}
 	if !s.p.admit(s) {
 		return &ending{reason: "lost connection collision", sent: cease(ceaseCollision, "")}
 	}

@@ -1,9 +1,11 @@
 package speaker
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/evpnd/evpnd/evpn"
@@ -24,7 +26,9 @@ const (
 
 // SessionInfo is a copy of what is known about a peer and its session. What an OPEN says is zero before there was one.
 type SessionInfo struct {
-	Peer         netip.Addr
+	Peer         netip.Addr // what evpn.InterfacePeer made for an unnumbered peer
+	Remote       netip.Addr // the address that is dialled or has the session; the zero Addr while no router is known on the link
+	Link         LinkInfo
 	ASN          uint32 // the peer's; as configured before the first OPEN
 	Description  string
 	Dynamic      bool
@@ -47,6 +51,13 @@ type SessionInfo struct {
 	LastCause    error     // of LastError, where it is known by more than words: of the connect, or ErrPeerAS
 	LastSent     string    // last NOTIFICATION sent, with its text
 	LastReceived string    // last NOTIFICATION received, with its text
+}
+
+// LinkInfo is what is known of the link to an unnumbered peer; zero of others.
+type LinkInfo struct {
+	Why     string       // it cannot be used; "" when it can
+	Routers []netip.Addr // that are there: one is expected
+	Silent  bool         // it has not advertised itself in its time
 }
 
 // GracefulInfo is the peer's graceful restart capability. Negotiated says that both sides have it for EVPN.
@@ -85,14 +96,19 @@ func (p *peer) info() SessionInfo {
 		Peer: p.addr, ASN: p.cfg.ASN, Description: p.cfg.Description, Dynamic: p.dynamic.IsValid(),
 		State: p.state(), Counters: p.counters,
 		LastError: p.lastError, LastErrorAt: p.lastErrorAt, LastCause: p.lastCause,
-		LastSent: p.lastSent, LastReceived: p.lastReceived,
+		LastSent: p.lastSent, LastReceived: p.lastReceived, Remote: p.target,
+		Link: LinkInfo{Why: p.link.Why, Routers: slices.Clone(p.link.Routers), Silent: p.link.Silent},
 	}
 	i.Counters.SkippedTypes = maps.Clone(p.counters.SkippedTypes)
 	i.Since = p.since
+	if !p.target.IsValid() {
+		i.LastError, i.LastErrorAt = cmp.Or(p.link.Why, "no router is known on the link: none has advertised itself"), p.since
+	}
 	if time.Now().Before(p.held) {
 		i.Held = p.held
 	}
 	if s := p.current; s != nil {
+		i.Remote = s.remote
 		i.ASN, i.RouterID = s.open.asn, s.open.routerID
 		if a, ok := netip.AddrFromSlice(localIP(s)); ok {
 			i.LocalAddress = a.Unmap()

@@ -24,8 +24,8 @@ type listeners struct {
 	wg      sync.WaitGroup
 }
 
-// listen opens the sockets that l asks for; accept is called with each connection.
-func listen(ctx context.Context, cfg *config.Config, log logrus.FieldLogger, accept func(*net.TCPConn)) (*listeners, error) {
+// listen opens the sockets that cfg asks for, with TCP MD5 keys for peers; accept is called with each connection.
+func listen(ctx context.Context, cfg *config.Config, keys map[netip.Prefix]string, log logrus.FieldLogger, accept func(*net.TCPConn)) (*listeners, error) {
 	l := cfg.Listen
 	ls := &listeners{cfg: l}
 	if !l.Enabled {
@@ -36,7 +36,7 @@ func listen(ctx context.Context, cfg *config.Config, log logrus.FieldLogger, acc
 		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	}
 	for _, a := range addrs {
-		s, err := listenAt(ctx, a, l.Port, keys(cfg), leastTTL(cfg, a.Is6()))
+		s, err := listenAt(ctx, a, l.Port, keys, leastTTL(cfg, a.Is6()))
 		if len(l.Addresses) == 0 && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 			log.Debug("host has no IPv6: listening on IPv4 only")
 			continue
@@ -142,8 +142,9 @@ func leastTTL(cfg *config.Config, v6 bool) int {
 	return least % 256
 }
 
-// keys lists the TCP MD5 keys that a configuration needs on the listening sockets.
-func keys(cfg *config.Config) map[netip.Prefix]string {
+// keys lists the TCP MD5 keys that a configuration needs on the listening sockets. Peers by interface have theirs for every
+// router that is known on the link.
+func (s *Speaker) keys(cfg *config.Config) map[netip.Prefix]string {
 	m := make(map[netip.Prefix]string)
 	for _, d := range cfg.DynamicPeers {
 		if d.Template.Password != "" {
@@ -151,10 +152,22 @@ func keys(cfg *config.Config) map[netip.Prefix]string {
 		}
 	}
 	for _, p := range cfg.Peers {
-		if p.Password != "" {
-			a := p.Address.WithZone("")
-			m[netip.PrefixFrom(a, a.BitLen())] = p.Password
+		if p.Password == "" {
+			continue
+		}
+		addrs := []netip.Addr{p.Address}
+		if p.Unnumbered() {
+			addrs = s.routers(p.Address)
+		}
+		for _, a := range addrs {
+			m[hostPrefix(a)] = p.Password
 		}
 	}
 	return m
+}
+
+// hostPrefix is an address as the kernel has it in a TCP MD5 key: without its zone.
+func hostPrefix(a netip.Addr) netip.Prefix {
+	a = a.WithZone("")
+	return netip.PrefixFrom(a, a.BitLen())
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -17,6 +18,7 @@ import (
 	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/evpn/wire"
+	"github.com/evpnd/evpnd/rtadv"
 )
 
 const (
@@ -43,7 +45,7 @@ func (f *farewell) Error() string { return f.text }
 type peer struct {
 	sp      *Speaker
 	log     logrus.FieldLogger
-	addr    netip.Addr   // with zone
+	addr    netip.Addr   // with zone; what evpn.InterfacePeer made for an unnumbered peer
 	dynamic netip.Prefix // the range it came from; the zero Prefix for a configured peer
 	stop    context.CancelCauseFunc
 	stopped chan struct{}  // closed when nothing of the peer runs any more
@@ -51,6 +53,8 @@ type peer struct {
 	wg      sync.WaitGroup // sessions, and closed connections that drain
 
 	deciding sync.Mutex // one collision at a time
+
+	advertise atomic.Bool // of link
 
 	mu      sync.Mutex
 	cfg     config.Peer
@@ -62,6 +66,8 @@ type peer struct {
 	next    time.Time     // of the next attempt
 	held    time.Time     // no session before, whoever connects: too many routes
 	lastLog time.Time
+	link    rtadv.Status // of an unnumbered peer
+	target  netip.Addr   // who is dialled; the zero Addr while nobody is known on the link
 
 	since                  time.Time
 	shown                  State
@@ -73,17 +79,25 @@ type peer struct {
 }
 
 func newPeer(sp *Speaker, cfg config.Peer, dynamic netip.Prefix) *peer {
-	return &peer{
+	p := &peer{
 		sp: sp, cfg: cfg, addr: cfg.Address, dynamic: dynamic,
-		log:     sp.log.WithField("peer", cfg.Address.String()),
+		log:     sp.log.WithField("peer", evpn.PeerName(cfg.Address)),
 		stopped: make(chan struct{}), wake: make(chan struct{}, 1), conns: make(map[*session]struct{}),
 		since: time.Now(), shown: StateIdle,
 	}
+	if !cfg.Unnumbered() {
+		p.target = cfg.Address
+	}
+	p.advertise.Store(!cfg.NoAdvertisements)
+	return p
 }
 
 // run dials whenever there is no connection, until ctx ends; then it ends every session and waits for all of them.
 func (p *peer) run(ctx context.Context) {
 	defer close(p.stopped)
+	if p.cfg.Unnumbered() {
+		p.wg.Go(func() { p.watchLink(ctx) })
+	}
 	for ctx.Err() == nil && !p.retired() {
 		var due <-chan time.Time
 		if at, ok := p.dialAt(); ok {
@@ -115,7 +129,7 @@ func (p *peer) config() config.Peer {
 func (p *peer) dialAt() (at time.Time, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.next, len(p.conns) == 0 && !p.cfg.Passive
+	return p.next, len(p.conns) == 0 && !p.cfg.Passive && p.target.IsValid()
 }
 
 // retired closes a dynamic peer that has no connection any more. The one it was made for is there before run starts.
@@ -135,7 +149,7 @@ func (p *peer) idleHold() time.Duration {
 
 // dial makes one attempt.
 func (p *peer) dial(ctx context.Context) {
-	cfg := p.config()
+	cfg := p.dialled()
 	p.setDialing(true)
 	p.lengthenPause()
 	c, err := connect(ctx, cfg, p.sp.asn)
@@ -144,6 +158,7 @@ func (p *peer) dial(ctx context.Context) {
 		if ctx.Err() == nil {
 			p.failed(err)
 			p.log.WithError(err).Debug("peer does not answer")
+			p.tryOther()
 		}
 		return
 	}

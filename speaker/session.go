@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -45,7 +46,8 @@ type session struct {
 	p      *peer
 	cfg    config.Peer
 	log    logrus.FieldLogger
-	dialed bool // we connected; else the peer did
+	dialed bool       // we connected; else the peer did
+	remote netip.Addr // the other end, with zone
 	outer  *outerConn
 	in     *messageReader
 
@@ -98,9 +100,12 @@ type negotiated struct {
 
 func newSession(p *peer, cfg config.Peer, c *net.TCPConn, dialed bool) *session {
 	s := &session{
-		p: p, cfg: cfg, dialed: dialed, outer: newOuterConn(c), patience: openTime,
+		p: p, cfg: cfg, dialed: dialed, outer: newOuterConn(c), patience: openTime, remote: remoteOf(c),
 		log:    p.log.WithField("local", c.LocalAddr().String()),
 		halted: make(chan struct{}), ending: make(chan struct{}), done: make(chan struct{}),
+	}
+	if cfg.Unnumbered() {
+		s.log = s.log.WithField("remote", s.remote.String())
 	}
 	s.in = newMessageReader(s, wire.Options{})
 	return s

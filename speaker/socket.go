@@ -25,14 +25,11 @@ type socketOptions struct {
 // peerOptions are the options of a connection with p (SE-01, SE-02): TTL 1 for an eBGP peer unless it is multihop; with
 // GTSM we send 255, and what comes from further away than the configured hops is dropped.
 func peerOptions(p config.Peer, asn uint32) socketOptions {
-	addr := p.Address.WithZone("")
-	o := socketOptions{
-		v6: addr.Is6(), key: p.Password, peer: netip.PrefixFrom(addr, addr.BitLen()), device: p.Interface,
-	}
+	o := socketOptions{v6: p.Address.Is6(), key: p.Password, peer: hostPrefix(p.Address), device: p.Interface}
 	switch {
 	case p.TTLSecurity > 0:
 		o.ttl, o.minTTL = 255, 256-int(p.TTLSecurity)
-	case p.ASN != 0 && p.ASN != asn:
+	case p.External, p.ASN != 0 && p.ASN != asn:
 		o.ttl = max(int(p.Multihop), 1)
 	}
 	return o

@@ -270,9 +270,9 @@ func (s *Speaker) RequestRefresh(addr netip.Addr) error {
 	p.mu.Unlock()
 	switch {
 	case !ok:
-		return fmt.Errorf("request refresh from peer %s: no EVPN session", addr)
+		return fmt.Errorf("request refresh from peer %s: no EVPN session", evpn.PeerName(addr))
 	case !up.neg.refresh:
-		return fmt.Errorf("request refresh from peer %s: peer does not offer it", addr)
+		return fmt.Errorf("request refresh from peer %s: peer does not offer it", evpn.PeerName(addr))
 	}
 	up.send(refreshMessage(familyEVPN))
 	return nil
@@ -301,5 +301,5 @@ func (s *Speaker) find(addr netip.Addr) (*peer, error) {
 	if p := s.peers[addr]; p != nil {
 		return p, nil
 	}
-	return nil, fmt.Errorf("peer %s: %w", addr, ErrNoPeer)
+	return nil, fmt.Errorf("peer %s: %w", evpn.PeerName(addr), ErrNoPeer)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/netip"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -71,19 +70,19 @@ func (c *cli) clearCommand() *cobra.Command {
 	}
 	var soft bool
 	peer := &cobra.Command{
-		Use:               "peer ADDRESS",
+		Use:               "peer ADDRESS|INTERFACE",
 		Short:             "Reset a BGP session, or ask the peer for its routes again",
 		Example:           "  evpnctl clear peer 10.0.0.254\n  evpnctl clear peer fe80::1%eth0 --soft",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: c.completePeers,
 		RunE: c.asking(func(c *cli, cmd *cobra.Command, args []string) error {
-			addr, err := netip.ParseAddr(args[0])
-			if err != nil {
-				return fmt.Errorf("%q is not an IP address", args[0])
+			var addr string
+			if err := setPeer(&addr, args[0]); err != nil {
+				return err
 			}
 			return c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				r, err := evpnv1.NewAdminServiceClient(conn).ClearPeer(ctx,
-					&evpnv1.ClearPeerRequest{Address: addr.String(), Soft: soft})
+					&evpnv1.ClearPeerRequest{Address: addr, Soft: soft})
 				return c.done(r, err)
 			})
 		}),

@@ -122,14 +122,14 @@ func (inspect) GetStatus(context.Context, *evpnv1.GetStatusRequest) (*evpnv1.Get
 func (inspect) ListPeers(_ context.Context, r *evpnv1.ListPeersRequest) (*evpnv1.ListPeersResponse, error) {
 	peers := []*evpnv1.Peer{
 		{
-			Address: "10.0.0.254", State: "established", Asn: 65000, RouterId: "10.0.0.254", LocalAddress: "10.0.0.1",
+			Address: "10.0.0.254", State: "established", Asn: 65000, RouterId: "10.0.0.254", LocalAddress: "10.0.0.1", RemoteAddress: "10.0.0.254",
 			Description: "RR1", Since: ago(76 * time.Hour), RoutesReceived: 5, RoutesRefused: 1, RoutesAdvertised: 3,
 			EndOfRibReceived: true, Capabilities: []string{"l2vpn-evpn", "four-octet-as"},
 			HoldTime: durationpb.New(90 * time.Second), Established: 1,
 			Counters: &evpnv1.PeerCounters{UpdatesReceived: 12, UpdatesSent: 3},
 		},
 		{
-			Address: "fd00:0:0:1::253", State: "active", Asn: 4200000001, Description: "RR2", Since: ago(65 * time.Second),
+			Address: "fd00:0:0:1::253", State: "active", Asn: 4200000001, Description: "RR2", RemoteAddress: "fd00:0:0:1::253", Since: ago(65 * time.Second),
 			Reason: "connect to fd00:0:0:1::253 port 179: connection refused",
 		},
 	}

@@ -58,7 +58,7 @@ var filterFlags = map[string]filterFlag{
 	"vtep": {usage: "only what is behind this `VTEP`", set: func(f *filters, s string) error {
 		return setAddr(&f.vtep, s)
 	}},
-	"peer": {usage: "only this `peer`", set: func(f *filters, s string) error { return setAddr(&f.peer, s) }},
+	"peer": {usage: "only this `peer`", set: func(f *filters, s string) error { return setPeer(&f.peer, s) }},
 	"local": {usage: "only what is on this host", word: true, set: func(f *filters, _ string) error {
 		return setOnce(&f.origin, "local")
 	}},
@@ -156,6 +156,12 @@ func setAddr(to *string, s string) error {
 	}
 	*to = addr.String()
 	return nil
+}
+
+func setPeer(to *string, s string) error {
+	peer, err := evpn.ParsePeer(s)
+	*to = evpn.PeerName(peer)
+	return err
 }
 
 func setOnce(to *string, s string) error {

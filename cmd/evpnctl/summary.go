@@ -74,6 +74,7 @@ var peerColumns = []column[peer]{
 	number("REFUSED", peer.GetRoutesRefused),
 	number("SENT", peer.GetRoutesAdvertised),
 	text("ROUTER-ID", peer.GetRouterId).wide(),
+	text("REMOTE", peer.GetRemoteAddress).wide(),
 	text("LOCAL", peer.GetLocalAddress).wide(),
 	text("EOR", func(p peer) string { return yesNo(p.EndOfRibReceived) }).wide(),
 	optional("STALE", peer.GetRoutesStale).wide(),

@@ -24,7 +24,7 @@ const (
 asn: 65000
 vtep: 10.255.0.1
 listen: {port: 1790, addresses: [127.0.0.1]}
-peers: [{address: 127.0.0.2, asn: 65001, port: 1791, connect-retry: 100ms}]
+peers: [{address: 127.0.0.2, asn: 65001, port: 1791, connect-retry: 100ms}, {interface: absent, asn: external}]
 dynamic-peers: [{prefix: 127.0.3.0/24, asn: 65002}]
 vnis: {100: {off: false}}
 `
@@ -62,7 +62,8 @@ var edits = map[string][]string{
 
 	"peers[].address": {"address: 127.0.0.2", "address: 127.0.0.9"}, "peers[].asn": {"asn: 65001", "asn: 65009"},
 	"peers[].port": {"port: 1791", "port: 1792"}, "peers[].connect-retry": {"100ms", "200ms"},
-	"peers[].passive": {"port: 1791, connect-retry: 100ms", "passive: true"},
+	"peers[].passive":               {"port: 1791, connect-retry: 100ms", "passive: true"},
+	"peers[].router-advertisements": {"interface: absent", "interface: absent, router-advertisements: false"},
 
 	"dynamic-peers[].prefix": {"127.0.3.0/24", "127.0.3.0/25"}, "dynamic-peers[].asn": {"asn: 65002", "asn: any"},
 	"dynamic-peers[].limit": {"asn: 65002", "asn: 65002, limit: 5"},

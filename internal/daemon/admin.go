@@ -44,7 +44,7 @@ func (a *admin) Reload(_ context.Context, req *evpnv1.ReloadRequest) (*evpnv1.Re
 }
 
 func (a *admin) ClearPeer(_ context.Context, req *evpnv1.ClearPeerRequest) (*evpnv1.ClearPeerResponse, error) {
-	addr, err := parseAddr("address", req.Address)
+	addr, err := parsePeer("address", req.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (a *admin) ClearPeer(_ context.Context, req *evpnv1.ClearPeerRequest) (*evp
 		return nil, status.Error(codes.InvalidArgument, "address: missing")
 	}
 	if _, ok := a.d.session(addr); !ok {
-		return nil, status.Errorf(codes.NotFound, "no peer %s", addr)
+		return nil, status.Errorf(codes.NotFound, "no peer %s", evpn.PeerName(addr))
 	}
 	if !req.Soft {
 		a.d.bgp.ClosePeer(addr, "cleared by operator")

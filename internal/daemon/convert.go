@@ -20,10 +20,7 @@ import (
 
 // text prints an address, and nothing where there is none.
 func text(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
+	return evpn.PeerName(a)
 }
 
 // printable replaces what is not UTF-8: names of devices, texts of peers and of the configuration may hold any octets,

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -80,10 +81,13 @@ func diagnosePeers(sessions []speaker.SessionInfo, cfg *config.Config) (faults [
 	}
 	for _, i := range sessions {
 		f := evpn.Fault{Severity: evpn.SeverityError, Peer: i.Peer}
+		if len(i.Link.Routers) > 1 {
+			faults = append(faults, crowd(i))
+		}
 		switch {
 		case i.State == speaker.StateEstablished && !i.EVPN:
 			f.Code = evpn.FaultPeerNoEVPN
-			f.Detail = fmt.Sprintf("the session with %s is up without the EVPN family", i.Peer)
+			f.Detail = fmt.Sprintf("the session with %s is up without the EVPN family", evpn.PeerName(i.Peer))
 			f.Remedy = "activate l2vpn evpn for this neighbor on the peer"
 		case i.State == speaker.StateEstablished:
 			continue
@@ -93,6 +97,19 @@ func diagnosePeers(sessions []speaker.SessionInfo, cfg *config.Config) (faults [
 		faults = append(faults, f)
 	}
 	return faults
+}
+
+// crowd says that the other end of a link is not one peer.
+func crowd(i speaker.SessionInfo) evpn.Fault {
+	name := evpn.PeerName(i.Peer)
+	detail := fmt.Sprintf("%d routers advertise themselves on %s (%s), and one is the peer", len(i.Link.Routers), name, strings.Join(texts(i.Link.Routers), ", "))
+	if i.State == speaker.StateEstablished {
+		detail += fmt.Sprintf(": %s has the session", i.Remote)
+	}
+	return evpn.Fault{
+		Code: evpn.FaultPeerCrowd, Peer: i.Peer, Ifname: name, Detail: detail,
+		Remedy: "keep the others off the link, or name the peer by its address and the interface",
+	}
 }
 
 func peerConfig(cfg *config.Config, addr netip.Addr) config.Peer {
@@ -107,24 +124,39 @@ func peerConfig(cfg *config.Config, addr netip.Addr) config.Peer {
 // sessionDown says why a session is not established, as far as that is known.
 func sessionDown(i speaker.SessionInfo, p config.Peer) (code evpn.FaultCode, detail, remedy string) {
 	var timeout net.Error
+	name := evpn.PeerName(i.Peer)
 	switch {
+	case i.Link.Why != "":
+		return evpn.FaultPeerUnseen, "no session with the peer on " + name + ": " + i.Link.Why, fmt.Sprintf("ip -d link show %s; ip -6 address show %s", name, name)
+	case evpn.PeerInterface(i.Peer) != "" && !i.Remote.IsValid():
+		return evpn.FaultPeerUnseen, fmt.Sprintf("nobody on %s advertises itself as a router, so its address is not known", name),
+			fmt.Sprintf("configure the other end by interface too (FRR: neighbor IFNAME interface remote-as external), or give its address; tcpdump -i %s icmp6", name)
 	case errors.Is(i.LastCause, unix.ECONNREFUSED):
-		return evpn.FaultPeerRefused, fmt.Sprintf("%s refuses connections to port %d: no BGP speaker listens there", i.Peer, p.Port),
+		return evpn.FaultPeerRefused, fmt.Sprintf("%s refuses connections to port %d: no BGP speaker listens there", whom(i), p.Port),
 			"start BGP on the peer, or give it another port in the configuration"
 	case errors.Is(i.LastCause, unix.ENETUNREACH), errors.Is(i.LastCause, unix.EHOSTUNREACH):
-		return evpn.FaultPeerNoRoute, fmt.Sprintf("no way to peer %s (%v)", i.Peer, i.LastCause), fmt.Sprintf("ip route get %s, and mend the underlay's routing", i.Peer)
+		return evpn.FaultPeerNoRoute, fmt.Sprintf("no way to peer %s (%v)", whom(i), i.LastCause), fmt.Sprintf("ip route get %s, and mend the underlay's routing", text(i.Remote))
 	case errors.As(i.LastCause, &timeout) && timeout.Timeout():
 		why, remedy := "it is down, or a firewall drops TCP port %d", "ping it, and look at its firewall"
 		if p.Password != "" {
 			why, remedy = why+", or its TCP MD5 key is another one", "compare the keys; nstat -az TcpExtTCPMD5Failure TcpExtTCPMD5NotFound counts segments with wrong ones here"
 		}
-		return evpn.FaultPeerSilent, fmt.Sprintf("%s does not answer: "+why, i.Peer, p.Port), remedy
+		return evpn.FaultPeerSilent, fmt.Sprintf("%s does not answer: "+why, whom(i), p.Port), remedy
 	case errors.Is(i.LastCause, speaker.ErrPeerAS):
-		return evpn.FaultPeerAS, fmt.Sprintf("%s and evpnd disagree about an AS number (%s)", i.Peer, cmp.Or(i.LastError, i.LastReceived)),
-			fmt.Sprintf("compare asn of peer %s (%d) and our own with the peer's configuration", i.Peer, p.ASN)
+		return evpn.FaultPeerAS, fmt.Sprintf("%s and evpnd disagree about an AS number (%s)", whom(i), cmp.Or(i.LastError, i.LastReceived)),
+			fmt.Sprintf("compare asn of peer %s (%s) and our own with the peer's configuration", name, p.AS())
 	}
 	why := cmp.Or(i.LastError, i.LastReceived, "it has not connected yet")
-	return evpn.FaultPeerDown, fmt.Sprintf("the session with %s is %s: %s", i.Peer, i.State, why), fmt.Sprintf("evpnctl show summary --peer %s, and the peer's log", i.Peer)
+	return evpn.FaultPeerDown, fmt.Sprintf("the session with %s is %s: %s", whom(i), i.State, why), fmt.Sprintf("evpnctl show summary --peer %s, and the peer's log", name)
+}
+
+// whom names a peer, with its address when that is not its name.
+func whom(i speaker.SessionInfo) string {
+	name := evpn.PeerName(i.Peer)
+	if i.Remote.IsValid() && i.Remote != i.Peer {
+		name += " (" + i.Remote.String() + ")"
+	}
+	return name
 }
 
 // diagnoseSelf judges the daemon's own surroundings.

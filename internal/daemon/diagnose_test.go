@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/config"
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/speaker"
 )
@@ -90,6 +91,15 @@ func TestDiagnose(t *testing.T) {
 		{evpn.FaultPeerDown, func(c *client) {
 			c.bgp.setSessions(up(peer1), speaker.SessionInfo{Peer: peer2, State: speaker.StateActive, LastError: "hold timer expired"})
 		}, "10.0.0.2 is active: hold timer expired"},
+		{evpn.FaultPeerUnseen, func(c *client) {
+			c.bgp.setSessions(up(peer1), speaker.SessionInfo{Peer: evpn.InterfacePeer("eth1"), State: speaker.StateIdle})
+		}, "nobody on eth1 advertises itself as a router"},
+		{evpn.FaultPeerCrowd, func(c *client) {
+			one, two := netip.MustParseAddr("fe80::1%eth1"), netip.MustParseAddr("fe80::2%eth1")
+			s := up(evpn.InterfacePeer("eth1"))
+			s.Remote, s.Link.Routers = two, []netip.Addr{one, two}
+			c.bgp.setSessions(up(peer1), s)
+		}, "2 routers advertise themselves on eth1 (fe80::1%eth1, fe80::2%eth1), and one is the peer: fe80::2%eth1 has the session"},
 		{evpn.FaultRTMismatch, func(c *client) {
 			c.report(&evpn.Update{Peer: peer1, Attrs: foreign, Reach: []evpn.Route{
 				{Key: evpn.RouteKey{Type: evpn.TypeMACIP, RD: evpn.NewRD(vtep2, 9), MAC: macC}, Label1: 100},
@@ -210,4 +220,19 @@ func find(pattern string, text []byte) (list []string) {
 		list = append(list, string(m[1]))
 	}
 	return list
+}
+
+// TestSessionDownByLink: what the link of a peer by interface suffers from comes before what a connection said last.
+func TestSessionDownByLink(t *testing.T) {
+	i := speaker.SessionInfo{
+		Peer: evpn.InterfacePeer("eth1"), State: speaker.StateIdle, LastError: "peer closed the connection",
+		Link: speaker.LinkInfo{Why: "interface eth1 is down"},
+	}
+	if code, detail, _ := sessionDown(i, config.Peer{}); code != evpn.FaultPeerUnseen || detail != "no session with the peer on eth1: interface eth1 is down" {
+		t.Errorf("%s: %s", code, detail)
+	}
+	i.Link, i.Remote, i.LastError = speaker.LinkInfo{}, netip.MustParseAddr("fe80::1%eth1"), "hold timer expired"
+	if code, detail, _ := sessionDown(i, config.Peer{}); code != evpn.FaultPeerDown || detail != "the session with eth1 (fe80::1%eth1) is idle: hold timer expired" {
+		t.Errorf("%s: %s", code, detail)
+	}
 }

@@ -167,7 +167,7 @@ func (d *Daemon) handOver(ctx context.Context) (*will, error) {
 	}
 	for _, s := range sessions {
 		if err := s.Say(peers[s.Peer]); err != nil {
-			d.log.WithError(err).WithField("peer", s.Peer.String()).Warn("session is not handed over, it starts anew")
+			d.log.WithError(err).WithField("peer", evpn.PeerName(s.Peer)).Warn("session is not handed over, it starts anew")
 			_ = s.File.Close()
 			continue
 		}

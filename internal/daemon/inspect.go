@@ -360,7 +360,7 @@ func parseRouteFilter(req *evpnv1.ListRoutesRequest) (f routeFilter, err error) 
 	if !slices.Contains([]string{"", "in", "out"}, req.Direction) {
 		return f, status.Errorf(codes.InvalidArgument, "direction %q: want in or out", req.Direction)
 	}
-	if f.peer, err = parseAddr("peer", req.Peer); err != nil {
+	if f.peer, err = parsePeer("peer", req.Peer); err != nil {
 		return f, err
 	}
 	if f.ip, err = parseAddr("ip", req.Ip); err != nil {
@@ -394,6 +394,18 @@ func parseAddr(name, s string) (netip.Addr, error) {
 		return netip.Addr{}, status.Errorf(codes.InvalidArgument, "%s: %v", name, err)
 	}
 	return a.Unmap(), nil
+}
+
+// parsePeer reads an address, or the interface of a peer that is named by it.
+func parsePeer(name, s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	peer, err := evpn.ParsePeer(s)
+	if err != nil {
+		return netip.Addr{}, status.Errorf(codes.InvalidArgument, "%s: %v", name, err)
+	}
+	return peer, nil
 }
 
 func parseMAC(s string) (evpn.MAC, bool, error) {

@@ -185,7 +185,7 @@ func TestFilters(t *testing.T) {
 		{req: &evpnv1.ListPeersRequest{Address: "10.0.0.2"}, want: []string{"10.0.0.2"}},
 		{req: &evpnv1.ListPeersRequest{Address: "::ffff:10.0.0.2"}, want: []string{"10.0.0.2"}},
 		{req: &evpnv1.ListPeersRequest{Address: "10.9.9.9"}},
-		{req: &evpnv1.ListPeersRequest{Address: "router"}, code: codes.InvalidArgument, text: `address: `},
+		{req: &evpnv1.ListPeersRequest{Address: "10.0.0.1:179"}, code: codes.InvalidArgument, text: `address: `},
 
 		{req: &evpnv1.ListVNIsRequest{}, want: []string{"100 up", "200 missing", "300 off", "400 fault"}},
 		{req: &evpnv1.ListVNIsRequest{Vni: 300}, want: []string{"300 off"}},
@@ -230,7 +230,7 @@ func TestFilters(t *testing.T) {
 		{req: &evpnv1.ListRoutesRequest{Vni: 999}},
 		{req: &evpnv1.ListRoutesRequest{Direction: "both"}, code: codes.InvalidArgument, text: `direction "both"`},
 		{req: &evpnv1.ListRoutesRequest{Rd: "100"}, code: codes.InvalidArgument, text: `rd: "100"`},
-		{req: &evpnv1.ListRoutesRequest{Peer: "x"}, code: codes.InvalidArgument, text: "peer: "},
+		{req: &evpnv1.ListRoutesRequest{Peer: "x y"}, code: codes.InvalidArgument, text: "peer: "},
 		{req: &evpnv1.ListRoutesRequest{Ip: "x"}, code: codes.InvalidArgument, text: "ip: "},
 		{req: &evpnv1.ListRoutesRequest{Mac: "x"}, code: codes.InvalidArgument, text: "mac: "},
 	} {

@@ -195,7 +195,7 @@ func (s samples) vni(v *evpn.VNIView) {
 }
 
 func (s samples) peer(p *speaker.SessionInfo) {
-	peer, n := p.Peer.String(), &p.Counters
+	peer, n := evpn.PeerName(p.Peer), &p.Counters
 	s.send(metricPeers, boolValue(p.State == speaker.StateEstablished), peer)
 	s.send(metricPeerSince, unixSeconds(p.Since), peer)
 	s.send(metricPeerUps, float64(n.Established), peer)
@@ -218,7 +218,7 @@ func (s samples) peerRoutes(v *evpn.PeerView) {
 	if v.Aged {
 		normal, least = 0, v.Stale
 	}
-	peer := v.Peer.String()
+	peer := evpn.PeerName(v.Peer)
 	s.send(metricPeerRoutes, float64(v.Routes), peer)
 	s.send(metricStale, float64(normal), peer, "normal")
 	s.send(metricStale, float64(least), peer, "least")

@@ -119,7 +119,7 @@ func noteFields(n *evpn.Note) logrus.Fields {
 		f["vtep"] = n.VTEP
 	}
 	if n.Peer.IsValid() {
-		f["peer"] = n.Peer
+		f["peer"] = evpn.PeerName(n.Peer)
 	}
 	if n.Count != 0 {
 		f["count"] = n.Count

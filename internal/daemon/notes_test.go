@@ -23,7 +23,7 @@ func TestEventsInLog(t *testing.T) {
 	if len(lines) != 1 {
 		t.Fatalf("%d lines", len(lines))
 	}
-	for name, want := range map[string]any{"vni": evpn.VNI(100), "mac": macC, "vtep": "10.255.0.2", "peer": peer1, "rd": evpn.NewRD(vtep2, 100)} {
+	for name, want := range map[string]any{"vni": evpn.VNI(100), "mac": macC, "vtep": "10.255.0.2", "peer": peer1.String(), "rd": evpn.NewRD(vtep2, 100)} {
 		if got := lines[0].Data[name]; got != want {
 			t.Errorf("field %s is %v, want %v", name, got, want)
 		}

@@ -16,7 +16,7 @@ import (
 )
 
 func (s *inspect) ListPeers(ctx context.Context, req *evpnv1.ListPeersRequest) (*evpnv1.ListPeersResponse, error) {
-	addr, err := parseAddr("address", req.Address)
+	addr, err := parsePeer("address", req.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +67,12 @@ func (d *Daemon) session(addr netip.Addr) (speaker.SessionInfo, bool) {
 func protoPeer(i speaker.SessionInfo, v evpn.PeerView) *evpnv1.Peer {
 	n := i.Counters
 	p := &evpnv1.Peer{
-		Address: i.Peer.String(), State: string(i.State), Asn: i.ASN, RouterId: text(i.RouterID), LocalAddress: text(i.LocalAddress),
+		Address: text(i.Peer), State: string(i.State), Asn: i.ASN, RouterId: text(i.RouterID), LocalAddress: text(i.LocalAddress),
 		Description: printable(i.Description), Dynamic: i.Dynamic,
 		Reason:         printable(cmp.Or(i.LastError, i.LastReceived)),
 		RoutesReceived: uint32(v.Routes), RoutesRefused: uint32(v.Refused), EndOfRibReceived: v.EoR, Stale: v.Stale > 0,
 		RoutesStale: uint32(v.Stale), StaleUntil: timestamp(v.Until), LongLivedStale: v.Aged && v.Stale > 0,
+		RemoteAddress: text(i.Remote), LinkRouters: texts(i.Link.Routers),
 		RouteLimit: uint32(v.Limit.Most), RoutesNotTaken: uint32(v.Left), IdleHoldUntil: timestamp(i.Held),
 		Capabilities: capabilities(i), HoldTime: duration(i.HoldTime), Established: uint32(n.Established),
 		Counters: &evpnv1.PeerCounters{

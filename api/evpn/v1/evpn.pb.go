@@ -807,10 +807,11 @@ func (x *ListPeersResponse) GetAsOf() *timestamppb.Timestamp {
 
 // Peer is one BGP neighbour.
 type Peer struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Address            string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // with a zone when it is link-local
-	State              string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`     // idle, connect, active, opensent, openconfirm, established
-	Asn                uint32                 `protobuf:"varint,3,opt,name=asn,proto3" json:"asn,omitempty"`        // 0: any, and not established
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With a zone when it is link-local. Of a peer by interface alone the interface: "eth0".
+	Address            string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	State              string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // idle, connect, active, opensent, openconfirm, established
+	Asn                uint32                 `protobuf:"varint,3,opt,name=asn,proto3" json:"asn,omitempty"`    // 0: any, and not established
 	RouterId           string                 `protobuf:"bytes,4,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
 	LocalAddress       string                 `protobuf:"bytes,5,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
 	Description        string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
@@ -834,8 +835,11 @@ type Peer struct {
 	IdleHoldUntil      *timestamppb.Timestamp `protobuf:"bytes,36,opt,name=idle_hold_until,json=idleHoldUntil,proto3" json:"idle_hold_until,omitempty"`                  // no session before, after one with too many routes; unset: there may be one
 	Established        uint32                 `protobuf:"varint,20,opt,name=established,proto3" json:"established,omitempty"`                                            // how often the session came up
 	Counters           *PeerCounters          `protobuf:"bytes,21,opt,name=counters,proto3" json:"counters,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Of the session, or the one that is dialled; "" while no router is known on the link of a peer by interface.
+	RemoteAddress string   `protobuf:"bytes,37,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
+	LinkRouters   []string `protobuf:"bytes,38,rep,name=link_routers,json=linkRouters,proto3" json:"link_routers,omitempty"` // peer by interface: routers that advertise themselves on its link; one is expected
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
@@ -1046,6 +1050,20 @@ func (x *Peer) GetEstablished() uint32 {
 func (x *Peer) GetCounters() *PeerCounters {
 	if x != nil {
 		return x.Counters
+	}
+	return nil
+}
+
+func (x *Peer) GetRemoteAddress() string {
+	if x != nil {
+		return x.RemoteAddress
+	}
+	return ""
+}
+
+func (x *Peer) GetLinkRouters() []string {
+	if x != nil {
+		return x.LinkRouters
 	}
 	return nil
 }
@@ -5279,7 +5297,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"i\n" +
 	"\x11ListPeersResponse\x12#\n" +
 	"\x05peers\x18\x01 \x03(\v2\r.evpn.v1.PeerR\x05peers\x12/\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xa8\b\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"\xf2\b\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x10\n" +
@@ -5309,7 +5327,9 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x10routes_not_taken\x18# \x01(\rR\x0eroutesNotTaken\x12B\n" +
 	"\x0fidle_hold_until\x18$ \x01(\v2\x1a.google.protobuf.TimestampR\ridleHoldUntil\x12 \n" +
 	"\vestablished\x18\x14 \x01(\rR\vestablished\x121\n" +
-	"\bcounters\x18\x15 \x01(\v2\x15.evpn.v1.PeerCountersR\bcounters\"\xa4\x02\n" +
+	"\bcounters\x18\x15 \x01(\v2\x15.evpn.v1.PeerCountersR\bcounters\x12%\n" +
+	"\x0eremote_address\x18% \x01(\tR\rremoteAddress\x12!\n" +
+	"\flink_routers\x18& \x03(\tR\vlinkRouters\"\xa4\x02\n" +
 	"\fPeerCounters\x12)\n" +
 	"\x10updates_received\x18\x01 \x01(\x04R\x0fupdatesReceived\x12!\n" +
 	"\fupdates_sent\x18\x02 \x01(\x04R\vupdatesSent\x12-\n" +

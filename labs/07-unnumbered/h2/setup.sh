@@ -1,14 +1,13 @@
 #!/bin/sh
-# Underlay, VTEP address and VNI of host 2. The link has link-local addresses only, the same on every port of every leaf.
+# Underlay, VTEP address and VNI of host 2. The link has no addresses but the link-local ones that the kernel gives it.
 set -e
 # Where the kernel filters bridged frames, VXLAN's inner packets must not go through iptables.
 for f in /proc/sys/net/bridge/bridge-nf-call-*; do
 	[ ! -e "$f" ] || echo 0 >"$f"
 done
 
-ip addr add fe80::2/64 dev eth1 nodad
 ip addr add 10.255.0.2/32 dev lo
-ip route add default src 10.255.0.2 via inet6 fe80::1 dev eth1
+ip route add default src 10.255.0.2 dev eth1 # the leaf answers ARP for all that it has routes to
 
 # VNI 100: a bridge, a VXLAN device that learns nothing by itself, the VM's port. The bridge's MAC is pinned: when it
 # changes, the kernel drops every neighbour entry.
