@@ -9,9 +9,13 @@ var markNames = map[Mark]string{MarkOK: "ok", MarkInfo: "info", MarkWait: "wait"
 
 // explain prints an explanation, one step a line.
 func (s *story) explain(w *words) {
-	all := s.core.Explain(w.named())
+	vni, mac, ip := w.named()
+	all := s.core.Explain(vni, mac, ip)
 	if len(all) == 0 {
 		s.printf("not known")
+		for _, line := range s.core.Unknown(vni, mac, ip) {
+			s.printf("  %s", line)
+		}
 	}
 	for _, x := range all {
 		ip := ""

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -87,14 +88,21 @@ func (s *inspect) Explain(ctx context.Context, req *evpnv1.ExplainRequest) (*evp
 		return nil, err
 	}
 	var all []evpn.Explanation
-	at, err := s.snapshot(ctx, func(c *evpn.Core) { all = c.Explain(evpn.VNI(req.Vni), mac, ip) })
+	var unknown []string
+	at, err := s.snapshot(ctx, func(c *evpn.Core) {
+		if all = c.Explain(evpn.VNI(req.Vni), mac, ip); len(all) == 0 {
+			unknown = c.Unknown(evpn.VNI(req.Vni), mac, ip)
+		}
+	})
 	switch {
 	case err != nil:
 		return nil, err
-	case len(all) == 0 && hasMAC:
-		return nil, status.Errorf(codes.NotFound, "MAC %s is not known", mac)
 	case len(all) == 0:
-		return nil, status.Errorf(codes.NotFound, "IP %s is not known", ip)
+		what := "IP " + ip.String()
+		if hasMAC {
+			what = "MAC " + mac.String()
+		}
+		return nil, status.Errorf(codes.NotFound, "%s is not known\n  %s", what, printable(strings.Join(unknown, "\n  ")))
 	}
 	resp := &evpnv1.ExplainResponse{AsOf: at}
 	for i := range all {

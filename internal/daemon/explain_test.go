@@ -46,6 +46,9 @@ func TestExplain(t *testing.T) {
 		{name: "beaten by tie", facts: []evpn.Event{claimed(vtep3, 1, false), claimed(vtep2, 1, false)}, ready: "acknowledged"},
 		{name: "sticky", facts: []evpn.Event{claimed(vtep2, 0, true), claimed(vtep3, 7, false)}, ready: "acknowledged"},
 		{name: "route target not imported", facts: []evpn.Event{alien}},
+		{name: "next hop unreachable", facts: []evpn.Event{
+			claimed(vtep2, 1, false), nil, evpn.VTEPReachable{VTEP: vtep2, Reason: "no route"},
+		}, ready: "nothing is sent there"},
 		{name: "foreign row in the way", before: func(c *client) {
 			c.kernel.refuse(fdbKey(100, macA), errors.New("held by an entry that is not ours: bridge port tap9"), true)
 		}, facts: []evpn.Event{claimed(vtep2, 1, false)}, ready: "not ours"},
