@@ -18,20 +18,27 @@ func (c *Core) Unknown(vni VNI, mac MAC, ip netip.Addr) []string {
 	}
 	lines := []string{"no peer has announced a type 2 route with it, and no frame and no neighbour entry here has told of it"}
 	for _, v := range c.vrfsFor(vni) {
-		lines = append(lines, v.withoutIP()...)
+		lines = append(lines, v.without(ip)...)
 	}
 	if len(lines) == 1 {
-		return append(lines, "every MAC that is known has an IP: its host has not sent a frame yet, or is in none of these VNIs")
+		return append(lines, "every MAC that is known has another one: its host has not sent a frame yet, or is in none of these VNIs")
 	}
 	return append(lines,
 		"if it belongs to one of these it can be reached all the same, since ARP for it is flooded: evpnctl explain MAC goes on from there",
 		"a VTEP announces an IP when it has learned it: FRR when the bridge has an address and asks for the host itself, evpnd from a frame of the host")
 }
 
-// withoutIP tells of the MACs that nobody knows an IP of, by where they are.
-func (v *macVRF) withoutIP() []string {
+// without tells of the MACs that nobody knows an IP of such a kind of, by where they are. A link-local one says nothing.
+func (v *macVRF) without(ip netip.Addr) []string {
+	kind := "IPv6"
+	if ip.Is4() {
+		kind = "IPv4"
+	}
 	has := make(map[MAC]bool)
 	for _, e := range v.ips {
+		if e.ip.Is4() != ip.Is4() || e.ip.IsLinkLocalUnicast() != ip.IsLinkLocalUnicast() {
+			continue
+		}
 		if e.best != nil {
 			has[e.best.mac] = true
 		}
@@ -59,7 +66,7 @@ func (v *macVRF) withoutIP() []string {
 		if len(some) < len(macs) {
 			such = "such as "
 		}
-		lines = append(lines, fmt.Sprintf("VNI %d: %s %s without an IP%s: %s%s", v.vni, where.who, plural(len(macs), "MAC", "MACs"), where.peer, such,
+		lines = append(lines, fmt.Sprintf("VNI %d: %s %s without an %s address%s: %s%s", v.vni, where.who, plural(len(macs), "MAC", "MACs"), kind, where.peer, such,
 			strings.ReplaceAll(joined(some), " ", ", ")))
 	}
 	slices.Sort(lines)
