@@ -85,8 +85,9 @@ func TestWebPage(t *testing.T) {
 		not  string
 	}{
 		{"/", []string{
+			`<a class="skip" href="#main">`, `<main id="main" tabindex="-1">`, // for those without a mouse
 			"<th scope=\"row\">h1</th><td>65000</td><td>10.255.0.1</td>", "evpnd is not reachable",
-			`<a href="/?vni=100&amp;vtep=10.255.0.1">●1</a>`, `h1 cannot reach it; h1 does not flood to it: next hop unreachable: no route`, "vxlan200 has no local address",
+			`<a href="/?vni=100&amp;vtep=10.255.0.1#cell">●1</a>`, `h1 cannot reach it; h1 does not flood to it: next hop unreachable: no route`, "vxlan200 has no local address",
 		}, "<h2>VNI"},
 		{"/?vni=100", []string{"<h2>VNI 100</h2>", "02:00:00:00:00:01", "172.16.100.2", `class="blocked">blocked`}, "There are more"},
 		{"/?vni=100&vtep=10.255.0.2", []string{"<h2>VNI 100, 10.255.0.2</h2>", "02:00:00:00:00:02"}, "02:00:00:00:00:01"},
