@@ -41,10 +41,11 @@ type ring struct {
 // ringFrame is one frame; its octets are good until release.
 type ringFrame struct {
 	data     []byte
-	outgoing bool // towards the host
-	tagged   bool // it carries a VLAN tag, which the kernel keeps outside of the frame
-	losing   bool // the ring was full before
-	cut      bool // the end is missing: it did not fit, and there was no room for a copy
+	at       time.Time // when the kernel took it, by its wall clock
+	outgoing bool      // towards the host
+	tagged   bool      // it carries a VLAN tag, which the kernel keeps outside of the frame
+	losing   bool      // the ring was full before
+	cut      bool      // the end is missing: it did not fit, and there was no room for a copy
 }
 
 // newRing makes a ring that receives nothing before it is bound to a port. The kernel takes 10 ms for it, and more when it is
@@ -137,6 +138,7 @@ func (r *ring) next() (f ringFrame, ok bool) {
 	}
 	address := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&r.slot()[slotAddress]))
 	f.outgoing = address.Pkttype == unix.PACKET_OUTGOING
+	f.at = time.Unix(int64(h.Sec), int64(h.Nsec))
 	f.tagged = h.Status&unix.TP_STATUS_VLAN_VALID != 0 && h.Vlan_tci&vlanID != 0
 	f.losing = h.Status&unix.TP_STATUS_LOSING != 0
 	f.cut = h.Snaplen < h.Len

@@ -271,7 +271,7 @@ func (r *portReader) take(f ringFrame, now time.Time) {
 	case proto != protoDHCP && proto != protoDHCPv6:
 		var said spoken
 		if said, v = r.parser.parse(f.data); v == verdictAccepted {
-			v = r.report(said)
+			v = r.report(said, f.at)
 		}
 		if v == verdictAccepted {
 			r.attend(f.data, said.mac)
@@ -282,14 +282,14 @@ func (r *portReader) take(f ringFrame, now time.Time) {
 		var mac evpn.MAC
 		var leases []lease
 		if mac, leases, v = r.dhcp.read(f.data, f.outgoing, now); v == verdictAccepted {
-			v = r.reportLeases(mac, leases, f.outgoing)
+			v = r.reportLeases(mac, leases, f)
 		}
 	}
 	r.count(proto, v)
 }
 
 // report hands the word of a host to the core, for every VNI of the port's bridge.
-func (r *portReader) report(said spoken) verdict {
+func (r *portReader) report(said spoken, heard time.Time) verdict {
 	port, ats := r.topo.accessPort(r.port.ifindex)
 	for _, at := range ats {
 		if said.mac == at.BridgeMAC || said.ip == at.Local && said.ip.IsValid() {
@@ -298,6 +298,7 @@ func (r *portReader) report(said spoken) verdict {
 		if said.ip.IsValid() {
 			r.pending.host(frameKey{at.VNI, said.ip}, evpn.LocalIP{
 				VNI: at.VNI, IP: said.ip, MAC: said.mac, Router: said.router, Source: evpn.WitnessFrame, Port: port,
+				Heard: heard,
 			})
 		} else {
 			r.pending.host(sightKey{at.VNI, said.mac}, evpn.Sighted{VNI: at.VNI, MAC: said.mac, Port: port})
@@ -308,9 +309,9 @@ func (r *portReader) report(said spoken) verdict {
 
 // reportLeases does the same for what a host and a DHCP server agreed on, or what the host gave back. A message of the host
 // that says nothing of an address is a sign of life.
-func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, outgoing bool) verdict {
-	if len(leases) == 0 && !outgoing {
-		return r.report(spoken{mac: mac})
+func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, f ringFrame) verdict {
+	if len(leases) == 0 && !f.outgoing {
+		return r.report(spoken{mac: mac}, f.at)
 	}
 	port, ats := r.topo.accessPort(r.port.ifindex)
 	for _, at := range ats {
@@ -320,6 +321,7 @@ func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, outgoing bool) v
 		for _, l := range leases {
 			r.pending.host(leaseKey{at.VNI, l.ip}, evpn.LocalIP{
 				VNI: at.VNI, IP: l.ip, MAC: mac, Source: evpn.WitnessDHCP, Port: port, Lease: l.valid, Gone: l.gone,
+				Heard: f.at,
 			})
 		}
 	}

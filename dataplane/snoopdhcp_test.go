@@ -24,7 +24,7 @@ func newDHCPLab(t testing.TB) (l *lab, c *core, host, server wire) {
 func (c *core) granted(t testing.TB, ip netip.Addr, want evpn.LocalIP) {
 	t.Helper()
 	want.VNI, want.IP, want.Source, want.Port = 10, ip, evpn.WitnessDHCP, "p10"
-	c.wait(t, fmt.Sprintf("%+v", want), func() bool { return c.ips[10][ip] == want })
+	c.wait(t, fmt.Sprintf("%+v", want), func() bool { return c.toldJustNow(ip, want) })
 }
 
 // TestSnoopDHCP: a host and a server behind another port agree on an address; the answer is a broadcast or not, and larger

@@ -136,6 +136,8 @@ type LocalIP struct {
 	// Lease is how long the host has the address from now on, by WitnessDHCP: the binding lives on through silence for as
 	// long. 0 and below: it is as that of any frame. At most 2^32-1 s, which DHCP calls infinity (RFC 2131 §3.3).
 	Lease time.Duration
+	// Heard is when the frame came in, by the kernel's wall clock; zero where no frame told. Nothing is decided by it.
+	Heard time.Time
 }
 
 // Sighted says that a host sent a frame which tells of no binding. LocalIP from a frame implies it.

@@ -23,7 +23,7 @@ func newLatencies() latencies {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latencyBuckets})
 	}
 	return latencies{
-		advertise: histogram("evpn_advertise_seconds", "From when the first word on a local host is taken in until BGP has the routes that follow, by batch."),
+		advertise: histogram("evpn_advertise_seconds", "From the first frame that tells the address of a local host, or the first other word on one, until BGP has the routes that follow, by batch."),
 		install:   histogram("evpn_install_seconds", "From when the first UPDATE is taken in until the kernel has acknowledged the entries that follow, by batch."),
 	}
 }
@@ -34,7 +34,7 @@ func (l latencies) collectors() []prometheus.Collector {
 
 // stopwatch knows since when the owner has had facts that are not carried out yet. It belongs to the owner.
 type stopwatch struct {
-	local  time.Time       // the first fact on a local host since the last Flush; zero: none
+	local  time.Time       // the first fact on a local host since the last Flush, or its frame; zero: none
 	update time.Time       // the first UPDATE of which something may still wait for a kernel batch; zero: none
 	sent   []measuredBatch // kernel batches on their way that carry the outcome of an UPDATE, oldest first
 }
@@ -47,10 +47,13 @@ type measuredBatch struct {
 // take looks at one fact; installed is told of every batch that the kernel has acknowledged.
 func (w *stopwatch) take(ev evpn.Event, now time.Time, installed prometheus.Observer) {
 	switch ev := ev.(type) {
-	case evpn.LocalMAC, evpn.LocalIP:
-		if w.local.IsZero() {
-			w.local = now
+	case evpn.LocalMAC:
+		w.heard(now)
+	case evpn.LocalIP:
+		if waited := now.Sub(ev.Heard); waited > 0 && waited < longestWait {
+			now = ev.Heard
 		}
+		w.heard(now)
 	case *evpn.Update:
 		if w.update.IsZero() {
 			w.update = now
@@ -60,6 +63,15 @@ func (w *stopwatch) take(ev evpn.Event, now time.Time, installed prometheus.Obse
 			installed.Observe(now.Sub(w.sent[0].since).Seconds())
 			w.sent = w.sent[1:]
 		}
+	}
+}
+
+// longestWait is more than a frame waits for the owner: what seems to have waited longer came before the clock was set.
+const longestWait = time.Minute
+
+func (w *stopwatch) heard(at time.Time) {
+	if w.local.IsZero() || at.Before(w.local) {
+		w.local = at
 	}
 }
 

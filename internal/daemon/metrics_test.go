@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -140,6 +141,16 @@ func TestLatencies(t *testing.T) {
 		synctest.Wait()
 		if n, sum := measured(t, w.latency.advertise); n != 1 || sum != 3 {
 			t.Errorf("%d announcements measured, %v s, want 1, 3 s", n, sum)
+		}
+		for i, heard := range []time.Time{time.Now().Add(-4 * time.Second), time.Now().Add(time.Hour), time.Now().Add(-time.Hour), {}} {
+			ip := evpn.LocalIP{VNI: 10, IP: ipA, MAC: macA, Source: evpn.WitnessFrame, Port: "tap1", Heard: heard}
+			ip.IP = netip.AddrFrom4([4]byte{172, 16, 9, byte(i)})
+			w.report(ip)
+			w.bgp.gate <- struct{}{}
+			synctest.Wait()
+		}
+		if n, sum := measured(t, w.latency.advertise); n != 5 || sum != 3+4 { // only the first one's clock is right
+			t.Errorf("%d announcements measured, %v s, want 5, 7 s", n, sum)
 		}
 		if n, _ := measured(t, w.latency.install); n != 0 {
 			t.Errorf("%d kernel batches measured without an UPDATE", n)
