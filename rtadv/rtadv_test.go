@@ -162,3 +162,20 @@ func TestSilence(t *testing.T) {
 		t.Errorf("found after %s", took)
 	}
 }
+
+// TestNeighborTable: who advertised itself before we listened, or while we may not, is in the kernel's table; hosts are too, and
+// are no routers.
+func TestNeighborTable(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	ip(t, "link add v0 type veth peer name v1")
+	for _, dev := range []string{"v0", "v1"} {
+		ip(t, "link set "+dev+" addrgenmode none")
+		ip(t, "link set "+dev+" up")
+	}
+	ip(t, "address add fe80::a/64 dev v0 nodad")
+	ip(t, "neigh add fe80::76 lladdr 02:00:00:00:00:76 dev v0")
+	ip(t, "neigh add fe80::77 lladdr 02:00:00:00:00:77 dev v0 router")
+	watch(t, "v0", false).finds("fe80::77%v0")
+}

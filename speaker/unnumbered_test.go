@@ -48,6 +48,18 @@ func TestUnnumbered(t *testing.T) {
 	if i := dials.info(peer); i.Remote != netip.MustParseAddr("fe80::b%v0") || i.ASN != 65001 || len(i.Link.Routers) != 1 {
 		t.Errorf("%+v", i)
 	}
+	quieter := *dials.cfg // what a reload changes under the session
+	quieter.Peers = slices.Clone(quieter.Peers)
+	quieter.Peers[0].NoAdvertisements = true
+	for _, cfg := range []*config.Config{&quieter, dials.cfg} {
+		if err := dials.Configure(cfg); err != nil {
+			t.Fatal(err)
+		}
+		p, err := dials.find(peer)
+		if err != nil || p.advertise.Load() == cfg.Peers[0].NoAdvertisements || dials.info(peer).State != StateEstablished {
+			t.Errorf("%v, %+v", err, dials.info(peer))
+		}
+	}
 	route := macRoute(evpn.NewRD(listens.cfg.RouterID, 1), mac1, ip6, 7)
 	attrs := &evpn.Attrs{NextHop: netip.MustParseAddr("10.0.0.2"), ExtComms: rt(65001, 7)}
 	if err := listens.Apply([]evpn.RouteOp{announce(route, attrs)}); err != nil {
