@@ -52,7 +52,7 @@ func (c *checker) config(r *raw) *Config {
 		VTEPProbeMisses:  r.vtepProbeMisses.or(defaultVTEPProbeMisses),
 		FlushOnExit:      r.flushOnExit.or(false),
 		StateDir:         r.stateDir.or(defaultStateDir),
-		API:              API{r.api.socket.or(defaultSocket), r.api.group.or(""), r.api.metrics.or("")},
+		API:              c.api(&r.api),
 		Log:              Log{r.log.level.or(defaultLevel), r.log.format.or(defaultFormat)},
 	}
 	c.identity(r)

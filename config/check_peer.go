@@ -273,10 +273,7 @@ func (c *checker) password(f field[string]) (path, key string) {
 	if !f.valid {
 		return "", ""
 	}
-	path = f.value
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(filepath.Dir(f.at.src.name), path)
-	}
+	path = besideFile(f)
 	key, err := readPassword(path)
 	if err != nil {
 		c.report(f.at, "password-file: read %s: %v", path, err)
@@ -286,6 +283,14 @@ func (c *checker) password(f field[string]) (path, key string) {
 		c.report(f.at, "password-file: %v", err)
 	}
 	return path, key
+}
+
+// besideFile is the path that a key names: a relative one starts at the folder of the file that names it.
+func besideFile(f field[string]) string {
+	if filepath.IsAbs(f.value) {
+		return f.value
+	}
+	return filepath.Join(filepath.Dir(f.at.src.name), f.value)
 }
 
 // readPassword returns the one line of a file, without its newline.

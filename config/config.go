@@ -149,11 +149,30 @@ type VNI struct {
 	Bridge         string           // bridge to put it in, made when there is none; default: br and the VNI. Only with Create
 }
 
-// API is the gRPC socket.
+// API is the gRPC interface, and the metrics.
 type API struct {
-	Socket  string // default /run/evpnd/evpnd.sock
-	Group   string // group owning the socket; "": the daemon's
-	Metrics string // host:port of the HTTP listener for /metrics, /healthz, /readyz; "": none
+	Socket     string // default /run/evpnd/evpnd.sock
+	Group      string // group owning the socket; "": the daemon's
+	AdminGroup string // who of those that may use the socket may change things; "": all of them
+	TCP        APIListener
+	Metrics    string // host:port of the HTTP listener for /metrics, /healthz, /readyz; "": none
+}
+
+// APIListener is the TCP listener of the gRPC interface. Its clients are known by their certificates. The zero value: there
+// is none.
+type APIListener struct {
+	Address     string   // host:port
+	Certificate File     // ours and those between it and its CA, PEM
+	Key         File     // of Certificate, PEM
+	ClientCA    File     // that clients' certificates are from, PEM
+	Readers     []string // names of clients that may read
+	Admins      []string // names of clients that may also change things; none is in Readers
+}
+
+// File is a file that the configuration names, as it was when that was read.
+type File struct {
+	Path    string // absolute
+	Content string
 }
 
 // Log says what is logged and how.

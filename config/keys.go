@@ -164,9 +164,16 @@ var duplicateKeys = []Key{
 }
 
 var apiKeys = []Key{
-	{sectionAPI, "socket", "absolute path", fmt.Sprintf("up to %d octets", maxSocketPath), defaultSocket, Restart, "UNIX socket of the gRPC interface"},
-	{sectionAPI, "group", "group", "", "the daemon's", Restart, "group that may use the socket"},
-	{sectionAPI, "metrics", "host:port", "", "none", Restart, "HTTP listener for /metrics, /healthz, /readyz"},
+	{sectionAPI, "socket", "absolute path", fmt.Sprintf("up to %d octets", maxSocketPath), defaultSocket, Live, "UNIX socket of the gRPC interface"},
+	{sectionAPI, "group", "group", "", "the daemon's", Live, "group that may use the socket"},
+	{sectionAPI, "admin-group", "group", "", "all who may use the socket", Live, "group that may also change things there; root and evpnd's own user may"},
+	{sectionAPI, "listen", "host:port", "", "none", Live, "TCP listener of the gRPC interface: TLS 1.3, clients by certificate"},
+	{sectionAPI, "certificate", "path", "PEM; with listen", "none", Live, "our certificate, and those between it and its CA; read again by a reload"},
+	{sectionAPI, "key", "path", "PEM; with listen", "none", Live, "its private key"},
+	{sectionAPI, "client-ca", "path", "PEM; with listen", "none", Live, "certificates of the CAs that clients' certificates are from"},
+	{sectionAPI, "readers", "list of names", "with listen", "none", Live, "names of clients, in their certificates, that may read"},
+	{sectionAPI, "admins", "list of names", "with listen; none of readers", "none", Live, "names of clients that may also change things"},
+	{sectionAPI, "metrics", "host:port", "", "none", Live, "HTTP listener for /metrics, /healthz, /readyz"},
 }
 
 var logKeys = []Key{

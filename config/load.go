@@ -25,7 +25,7 @@ func Load(path string) (*Config, error) {
 }
 
 // Parse is Load of one file without drop-ins whose content is data; relative paths in it start at the folder of name.
-// Only files named by password-file are read.
+// Only files that keys name are read: password-file, certificate, key, client-ca.
 func Parse(name string, data []byte) (*Config, error) {
 	var l loader
 	l.parse(name, data)

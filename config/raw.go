@@ -311,16 +311,30 @@ func (r *rawList[T]) setter(read reader[T]) setter {
 func (r *rawList[T]) given() bool { return r.at.src != nil }
 
 type rawAPI struct {
-	socket  field[string]
-	group   field[string]
-	metrics field[string]
+	socket      field[string]
+	group       field[string]
+	adminGroup  field[string]
+	listen      field[string]
+	certificate field[string]
+	key         field[string]
+	clientCA    field[string]
+	readers     []field[string]
+	admins      []field[string]
+	metrics     field[string]
 }
 
 func (r *rawAPI) keys() fields {
 	return fields{
-		"socket":  scalar(&r.socket, readSocketPath),
-		"group":   scalar(&r.group, readText),
-		"metrics": scalar(&r.metrics, readHostPort),
+		"socket":      scalar(&r.socket, readSocketPath),
+		"group":       scalar(&r.group, readText),
+		"admin-group": scalar(&r.adminGroup, readText),
+		"listen":      scalar(&r.listen, readHostPort),
+		"certificate": scalar(&r.certificate, readText),
+		"key":         scalar(&r.key, readText),
+		"client-ca":   scalar(&r.clientCA, readText),
+		"readers":     scalars(&r.readers, readClientName),
+		"admins":      scalars(&r.admins, readClientName),
+		"metrics":     scalar(&r.metrics, readHostPort),
 	}
 }
 

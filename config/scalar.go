@@ -315,6 +315,14 @@ func readHostPort(text string) (string, error) {
 	return text, nil
 }
 
+// readClientName reads a name as it stands in a certificate.
+func readClientName(text string) (string, error) {
+	if text == "" || len(text) > 255 || strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return "", fmt.Errorf("want a name as it stands in a client's certificate, have %q", text)
+	}
+	return text, nil
+}
+
 // readHostMAC reads the MAC of one host.
 func readHostMAC(text string) (evpn.MAC, error) {
 	mac, err := evpn.ParseMAC(text)

@@ -134,10 +134,38 @@ func (l *settings) rest(c *Config) {
 	l.in(sectionAPI, "")
 	l.add("socket", quoted(c.API.Socket))
 	l.add("group", quoted(c.API.Group))
+	l.add("admin-group", quoted(c.API.AdminGroup))
+	l.apiListener(c.API.TCP)
 	l.add("metrics", quoted(c.API.Metrics))
 	l.in(sectionLog, "")
 	l.add("level", c.Log.Level)
 	l.add("format", c.Log.Format)
+}
+
+func (l *settings) apiListener(a APIListener) {
+	l.add("listen", quoted(a.Address))
+	for _, f := range []struct {
+		key string
+		File
+	}{{"certificate", a.Certificate}, {"key", a.Key}, {"client-ca", a.ClientCA}} {
+		if f.Path != "" {
+			l.add(f.key, quoted(f.Path))
+			l.all[len(l.all)-1].Secret = f.Content
+		}
+	}
+	l.add("readers", nameList(a.Readers))
+	l.add("admins", nameList(a.Admins))
+}
+
+func nameList(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	var words []string
+	for _, name := range names {
+		words = append(words, quoted(name))
+	}
+	return "[" + strings.Join(words, ", ") + "]"
 }
 
 // session adds what peers and dynamic peers have in common.

@@ -2,7 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,7 +82,11 @@ var edits = map[string][]string{
 	"duplicates.recover-after": {"vtep:", "duplicates: {recover-after: 1h}\nvtep:"},
 	"api.socket":               {"evpnd.sock", "other.sock"},
 	"api.group":                {"api: {", "api: {group: root, "}, "api.metrics": {"api: {", "api: {metrics: \"127.0.0.1:9473\", "},
+	"api.admin-group": {"api: {", "api: {admin-group: root, "},
 }
+
+// listener is a TCP listener of the API; the files are made by the test.
+const listener = "listen: \"127.0.0.1:9474\", certificate: api.crt, key: api.key, client-ca: api.crt, admins: [ops]"
 
 func init() {
 	for key, value := range map[string]string{
@@ -95,6 +107,10 @@ func init() {
 	} {
 		edits["vnis[]."+key] = []string{"off: false", key + ": " + value}
 	}
+	for _, key := range []string{"listen", "certificate", "key", "client-ca", "admins"} { // one is nothing without the others
+		edits["api."+key] = []string{"api: {", "api: {" + listener + ", "}
+	}
+	edits["api.readers"] = []string{"api: {", "api: {" + listener + ", readers: [noc], "}
 	for key, value := range map[string]string{"duplicates.moves": "6", "duplicates.within": "200s", "duplicates.action": "alarm", "log.level": "debug", "log.format": "json"} {
 		section, name, _ := strings.Cut(key, ".")
 		edits[key] = []string{"vtep:", fmt.Sprintf("%s: {%s: %s}\nvtep:", section, name, value)}
@@ -168,6 +184,7 @@ func TestEffects(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(p.dir, "key"), []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	writeKeyPair(t, p.dir)
 	base := p.file()
 	for _, key := range config.Keys() {
 		text := base
@@ -204,6 +221,32 @@ func TestEffects(t *testing.T) {
 		}
 		if _, err := p.reload(ctx, base); err != nil {
 			t.Fatalf("%s, back: %v", key.Path(), err)
+		}
+	}
+}
+
+// writeKeyPair makes a certificate that is its own CA, api.crt, and its key, api.key.
+func writeKeyPair(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), Subject: pkix.Name{CommonName: "ops"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"ops"}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"api.crt": {Type: "CERTIFICATE", Bytes: der}, "api.key": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

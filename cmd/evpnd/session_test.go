@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,7 +65,14 @@ func launch(t *testing.T, text string) *process {
 			t.Logf("%s:\n%s", path, p.log.String())
 		}
 	})
-	if p.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { // where a reload may have put it
+		c, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err != nil {
+			c, err = new(net.Dialer).DialContext(ctx, "unix", filepath.Join(p.dir, "other.sock"))
+		}
+		return c, err
+	}
+	if p.conn, err = grpc.NewClient("passthrough:///evpnd", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.conn.Close() })

@@ -39,7 +39,10 @@ func newClient(t testing.TB, more string, change func(*Options, *world)) *client
 		if err != nil {
 			t.Fatal(err)
 		}
-		opts.Sockets, c.http = s, "http://"+s.metrics.Addr().String()
+		at := s.metrics.Addr().String() // from here on as if the file had said so
+		s.cfg.Metrics, opts.Config.API.Metrics, w.api = at, at, fmt.Sprintf(", metrics: %q", at)
+		w.writeConfig(basics + more)
+		opts.Sockets, c.http = s, "http://"+at
 		if change != nil {
 			change(opts, w)
 		}

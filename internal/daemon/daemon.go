@@ -93,6 +93,9 @@ type Daemon struct {
 	probesIn chan []evpn.Probe
 	routesIn chan announcement
 	pings    chan struct{} // holds a token for each ping that is under way
+	// listening brings what a reload has opened, and sockets are those in use; nil: there are none.
+	listening chan listening
+	sockets   atomic.Pointer[Sockets]
 	// resequenced holds a token when sequence numbers are to be saved.
 	resequenced chan struct{}
 
@@ -159,6 +162,7 @@ func New(opts Options) *Daemon {
 		probesIn:    make(chan []evpn.Probe, maxProbeWork),
 		routesIn:    make(chan announcement),
 		pings:       make(chan struct{}, maxPings),
+		listening:   make(chan listening),
 		resequenced: make(chan struct{}, 1),
 		started:     now,
 		latency:     newLatencies(),
@@ -168,6 +172,7 @@ func New(opts Options) *Daemon {
 		manager:     serviceManager{send: opts.Notify},
 		heart:       newHeartbeat(opts.Watchdog),
 	}
+	d.sockets.Store(opts.Sockets)
 	d.keepPeers(opts.Config)
 	lost, err := rebooted(opts.Config.StateDir)
 	if err != nil {
@@ -210,11 +215,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { d.tidy(ctx); return nil })
 	g.Go(func() error { d.feedWatchdog(ctx); return nil })
 	if s := d.opts.Sockets; s != nil {
-		g.Go(func() error { d.serveSuccessor(ctx, s.successor, end); return nil })
-		g.Go(func() error { return ended(ctx, "api", d.serveAPI(ctx, s.api)) })
-		if s.metrics != nil {
-			g.Go(func() error { return ended(ctx, "metrics", d.serveMetrics(ctx, s.metrics)) })
-		}
+		g.Go(func() error { return d.serve(ctx, s, end) })
 	}
 	g.Go(func() error { <-ctx.Done(); d.manager.stopping(); return nil })
 	err := g.Wait()

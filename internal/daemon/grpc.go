@@ -11,38 +11,61 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
 )
 
-// stopGrace is how long calls may take to finish when the daemon stops.
-const stopGrace = time.Second
+const (
+	stopGrace     = time.Second      // how long calls may take to finish when a server stops
+	maxCalls      = 256              // at a time, of one connection
+	handshakeTime = 10 * time.Second // that a client has to say who it is
+	aliveTime     = time.Minute      // of silence after which a client is asked whether it is there
+)
 
-// serveAPI serves gRPC until ctx ends, and closes the listener.
-func (d *Daemon) serveAPI(ctx context.Context, l net.Listener) error {
+// apiServer is one of the two that serve gRPC, and what it was made from.
+type apiServer struct {
+	listener net.Listener
+	creds    credentials.TransportCredentials
+	access   access
+}
+
+// serveAPI serves gRPC until ctx ends. deaf is called when it accepts no more connections; the listener stays open for
+// another server. Calls that are being answered then have a while to finish.
+func (d *Daemon) serveAPI(ctx context.Context, a apiServer, deaf func()) error {
+	g := newGate(a.access, d.log)
 	s := grpc.NewServer(
-		grpc.UnaryInterceptor(d.recoverUnary),
-		grpc.StreamInterceptor(d.recoverStream),
+		grpc.Creds(a.creds),
+		grpc.ChainUnaryInterceptor(d.recoverUnary, g.unary),
+		grpc.ChainStreamInterceptor(d.recoverStream, g.stream),
 		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxConcurrentStreams(maxCalls),
+		grpc.ConnectionTimeout(handshakeTime),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: aliveTime}),
 	)
 	evpnv1.RegisterInspectServiceServer(s, &inspect{d: d})
 	evpnv1.RegisterAdminServiceServer(s, &admin{d: d})
 	healthpb.RegisterHealthServer(s, d.checks)
 	reflection.Register(s)
-	d.log.WithField("socket", l.Addr().String()).Info("api listening")
+	d.log.WithField("socket", a.listener.Addr().String()).Info("api listening")
 
+	l := borrow(a.listener)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }() // ends with the server
+	go func() { served <- s.Serve(l) }() // ends with the loan
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
+	_ = l.Close()
+	err := <-served
+	deaf()
 	stopWithin(s, stopGrace)
-	if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // it may have been stopped before it began
+	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, grpc.ErrServerStopped) { // it may have been stopped before it began
 		return err
 	}
 	return nil

@@ -47,6 +47,7 @@ type world struct {
 	journal  *journal // what kernel, BGP and the service manager were told
 	log      *logtest.Hook
 	dir      string // of the configuration and the state
+	api      string // more of its api section
 	ran      chan error
 	stopping context.CancelFunc
 }
@@ -88,7 +89,7 @@ func newWorld(t testing.TB, more string, change func(*Options, *world)) *world {
 // writeConfig replaces the configuration file. State and socket are beside it.
 func (w *world) writeConfig(text string) {
 	w.t.Helper()
-	text += fmt.Sprintf("state-dir: %s\napi: {socket: %s}\n", w.stateDir(), filepath.Join(w.dir, "evpnd.sock"))
+	text += fmt.Sprintf("state-dir: %s\napi: {socket: %s%s}\n", w.stateDir(), filepath.Join(w.dir, "evpnd.sock"), w.api)
 	if err := os.WriteFile(filepath.Join(w.dir, "evpnd.yaml"), []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}

@@ -311,22 +311,27 @@ func unixSeconds(t time.Time) float64 {
 	return float64(t.UnixNano()) / 1e9
 }
 
-// serveMetrics serves /metrics, /healthz and /readyz until ctx ends, and closes the listener.
-func (d *Daemon) serveMetrics(ctx context.Context, l net.Listener) error {
+// serveMetrics serves /metrics, /healthz and /readyz until ctx ends. deaf is called when it accepts no more connections; the
+// listener stays open.
+func (d *Daemon) serveMetrics(ctx context.Context, l net.Listener, deaf func()) error {
 	server := &http.Server{Handler: d.metricsHandler(), ReadHeaderTimeout: 5 * time.Second}
+	loan := borrow(l)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }() // ends with the server
+	go func() { served <- server.Serve(loan) }() // ends with the loan
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
+	_ = loan.Close()
+	err := <-served
+	deaf()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
 	if server.Shutdown(grace) != nil { // what takes longer is cut off
 		_ = server.Close()
 	}
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+	if !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil

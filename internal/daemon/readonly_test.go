@@ -94,8 +94,15 @@ func fill(req protoreflect.Message) {
 	}
 }
 
-// everything is what a client could have changed.
+// everything is what a client could have changed, and what happens.
 func (c *client) everything() []string {
+	var last uint64
+	c.look(func(core *evpn.Core) { last = core.LastRecord() })
+	return append(c.inForce(), fmt.Sprint(last))
+}
+
+// inForce is what a client could have changed.
+func (c *client) inForce() []string {
 	all := c.lines("announce", "withdraw", "import", "release", "close", "refresh", "kernel", "probed")
 	for key, e := range c.kernel.hold() {
 		all = append(all, fmt.Sprint(key, e))
@@ -103,9 +110,7 @@ func (c *client) everything() []string {
 	for row, words := range c.tables() {
 		all = append(all, row+" "+words)
 	}
-	var last uint64
-	c.look(func(core *evpn.Core) { last = core.LastRecord() })
-	all = append(all, fmt.Sprint(last, c.Daemon.log.GetLevel(), len(c.bgp.configsSoFar())))
+	all = append(all, fmt.Sprint(c.Daemon.log.GetLevel(), len(c.bgp.configsSoFar())))
 	slices.Sort(all)
 	return all
 }

@@ -106,8 +106,16 @@ func (d *Daemon) replace(old, next *config.Config, changes []config.Change) erro
 		}
 		return fmt.Errorf("%w: %s", errNeedsRestart, strings.Join(names, ", "))
 	}
+	opened, err := d.openFor(next)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNotApplied, err)
+	}
 	if err := d.bgp.Configure(next); err != nil {
-		return errors.Join(fmt.Errorf("%w: configure peers: %w", errNotApplied, err), d.bgp.Configure(old))
+		err = errors.Join(fmt.Errorf("%w: configure peers: %w", errNotApplied, err), d.bgp.Configure(old))
+		if opened != nil {
+			err = errors.Join(err, opened.sockets.release(d.sockets.Load()))
+		}
+		return err
 	}
 	d.kernel.Reconfigure(dataplane.OptionsFrom(next))
 	configure := func(c *evpn.Core) {
@@ -119,7 +127,31 @@ func (d *Daemon) replace(old, next *config.Config, changes []config.Change) erro
 		return err
 	}
 	SetLog(d.log, next.Log)
-	return nil
+	return d.answerOn(opened)
+}
+
+// openFor opens what the API and the metrics of a configuration need besides what is open; nil: nothing is served.
+func (d *Daemon) openFor(next *config.Config) (*serving, error) {
+	now := d.sockets.Load()
+	if now == nil {
+		return nil, nil
+	}
+	return prepareServing(now, next.API)
+}
+
+// answerOn has the API and the metrics served as they were opened. What they were served on before is closed.
+func (d *Daemon) answerOn(opened *serving) error {
+	if opened == nil {
+		return nil
+	}
+	l := listening{opened, make(chan struct{})}
+	select {
+	case d.listening <- l:
+		<-l.taken
+		return nil
+	case <-d.stopped:
+		return errors.Join(errStopped, opened.sockets.Close())
+	}
 }
 
 // SetLog makes a logger log as a configuration says.

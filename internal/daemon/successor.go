@@ -250,10 +250,9 @@ func answer(c *net.UnixConn) error {
 	return err
 }
 
-// serveSuccessor waits for a successor, and ends the daemon when all is ready for it.
-func (d *Daemon) serveSuccessor(ctx context.Context, l *net.UnixListener, end func()) {
-	defer l.Close()
-	c := d.awaitSuccessor(ctx, l)
+// serveSuccessor waits for a successor until waiting ends, and ends the daemon when all is ready for it.
+func (d *Daemon) serveSuccessor(ctx, waiting context.Context, l *net.UnixListener, end func()) {
+	c := d.awaitSuccessor(waiting, l)
 	if c == nil {
 		return
 	}
