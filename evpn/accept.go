@@ -100,6 +100,7 @@ func (c *Core) changeImports(change func()) {
 		return
 	}
 	for _, path := range c.rib.from(func(p *Path) bool { _, moves := moves[p.Attrs]; return moves }) {
+		c.pathChanged(path)
 		m := moves[path.Attrs]
 		for _, v := range m.from {
 			if !slices.Contains(m.to, v) {

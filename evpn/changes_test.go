@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 
@@ -12,6 +13,9 @@ type follower struct {
 	seen uint64
 	macs map[MACKey]MACView
 	ips  map[IPKey]NeighborView
+
+	seenRoutes uint64
+	routes     map[RouteName]RouteView
 }
 
 // startOver reads all rows.
@@ -25,6 +29,37 @@ func (f *follower) startOver(c *Core) {
 		for _, k := range c.IPKeys(vni) {
 			f.ip(c, k)
 		}
+	}
+	f.startRoutesOver(c)
+}
+
+// startRoutesOver reads all routes.
+func (f *follower) startRoutesOver(c *Core) {
+	f.seenRoutes, f.routes = c.FollowRoutes(), map[RouteName]RouteView{}
+	every := func(*RouteKey) bool { return true }
+	f.readRoutes(c, append(c.ReceivedRoutes(netip.Addr{}, every), c.AnnouncedRoutes(every)...))
+}
+
+func (f *follower) readRoutes(c *Core, names []RouteName) {
+	c.RouteRows(names, func(n RouteName, view RouteView, ok bool) {
+		if ok {
+			f.routes[n] = view
+		} else {
+			delete(f.routes, n)
+		}
+	})
+}
+
+// catchUpRoutes reads which routes have changed, or all when they were too many.
+func (f *follower) catchUpRoutes(c *Core) {
+	for f.seenRoutes < c.RouteChanges() {
+		ch := c.RouteChangesAfter(f.seenRoutes, 3)
+		if ch.Lost > 0 {
+			f.startRoutesOver(c)
+			return
+		}
+		f.readRoutes(c, ch.Routes)
+		f.seenRoutes = ch.UpTo
 	}
 }
 
@@ -56,6 +91,7 @@ func (f *follower) catchUp(c *Core) (lost uint64) {
 		}
 		f.seen, lost = ch.UpTo, lost+ch.Lost
 	}
+	f.catchUpRoutes(c)
 	return lost
 }
 
@@ -97,8 +133,21 @@ func (f *follower) compare(t *rapid.T, c *Core) {
 			t.Fatalf("row %v:\nread     %+v\nit is    %+v", k, f.ips[k], v)
 		}
 	}
+	f.compareRoutes(t, c)
 	if len(f.macs) != len(macs) || len(f.ips) != len(ips) {
 		t.Fatalf("%d MACs and %d IPs, want %d and %d", len(f.macs), len(f.ips), len(macs), len(ips))
+	}
+}
+
+func (f *follower) compareRoutes(t *rapid.T, c *Core) {
+	routes := append(c.Routes(netip.Addr{}), c.OwnRoutes()...)
+	for _, v := range routes {
+		if was := f.routes[RouteName{v.Key, v.Peer}]; !reflect.DeepEqual(was, v) {
+			t.Fatalf("route %v of %v:\nread     %+v\nit is    %+v", v.Key, v.Peer, was, v)
+		}
+	}
+	if len(f.routes) != len(routes) {
+		t.Fatalf("%d routes, want %d", len(f.routes), len(routes))
 	}
 }
 

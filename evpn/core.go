@@ -88,8 +88,10 @@ type Core struct {
 	refused  map[refusal]int
 
 	history history
-	changes *changes    // of rows, for those who follow; nil: nobody does
-	flying  []sentBatch // kernel batches on their way, oldest first
+	changes *changes // of rows, for those who follow; nil: nobody does
+
+	routeChanges *routeChanges // nil: nobody follows the routes
+	flying       []sentBatch   // kernel batches on their way, oldest first
 
 	routes      []RouteOp
 	crowded     map[*macVRF]struct{} // with MACs that are beyond a limit
@@ -215,6 +217,9 @@ func (c *Core) Flush(now time.Time) Output {
 	if !c.quiet(now) {
 		out.Kernel = c.nextBatch()
 	}
+	if c.routeChanges != nil {
+		c.routeChanges.announced(out.Routes)
+	}
 	c.routes, c.resets, c.refreshes, c.notes, c.probes = nil, nil, nil, nil, nil
 	if c.rdChanged {
 		out.RDNumbers, c.rdChanged = maps.Clone(c.rdNumbers), false
@@ -260,11 +265,13 @@ func (c *Core) decide(now time.Time) {
 		m := c.dirtyMACs[i]
 		m.dirty = false
 		c.decideMAC(m, now)
+		c.choiceChanged(&m.routes)
 	}
 	for i := 0; i < len(c.dirtyIPs); i++ {
 		e := c.dirtyIPs[i]
 		e.dirty = false
 		c.decideIP(e, now)
+		c.choiceChanged(&e.routes)
 	}
 	clear(c.dirtyMACs)
 	clear(c.dirtyIPs)

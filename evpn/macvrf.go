@@ -301,6 +301,7 @@ func (c *Core) attachmentDown(vni VNI) {
 
 // configure takes over a new configuration. Only what changed moves, and no session is touched (RT-07).
 func (c *Core) configure(cfg Config, now time.Time) {
+	c.manyRoutesChanged()
 	vrfs := c.vrfsInOrder()
 	next := make([]derived, len(vrfs))
 	for i, v := range vrfs {

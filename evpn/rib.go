@@ -86,10 +86,12 @@ func (c *Core) reach(p *peer, r *Route, attrs *Attrs, now time.Time) {
 	}
 	path.session, path.received = p.session, now.UnixNano()
 	c.putIn(path)
+	c.pathChanged(path)
 }
 
 // remove forgets a path.
 func (c *Core) remove(path *Path) {
+	c.pathChanged(path)
 	c.takeOut(path)
 	path.peer.paths--
 	if path.isFresh() {

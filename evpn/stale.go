@@ -112,6 +112,9 @@ func (c *Core) refreshEnd(ev RefreshEnd) {
 
 // nextSession makes all routes of p stale.
 func (c *Core) nextSession(p *peer) {
+	if p.paths > 0 {
+		c.manyRoutesChanged()
+	}
 	p.session++
 	p.fresh = 0
 }
@@ -137,6 +140,9 @@ func (c *Core) expire(now time.Time) {
 func (c *Core) age(p *peer) {
 	p.stale.ages, p.stale.aged = time.Time{}, true
 	stale, dropped := c.stalePaths(p), 0
+	if len(stale) > 0 {
+		c.manyRoutesChanged()
+	}
 	for _, path := range stale {
 		if path.Attrs.hasCommunity(communityNoLLGR) {
 			c.history.route(routeDropped, path)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // maxMessage leaves room for the tables that come in one message: a hundred thousand VTEPs of VNIs are 10 MB.
@@ -65,6 +66,16 @@ func unreachable(cause error) error {
 		return &failure{codes.PermissionDenied, exitPermission, fmt.Errorf("no permission to reach evpnd: %w", cause)}
 	}
 	return &failure{codes.Unavailable, exitUnreachable, fmt.Errorf("evpnd is not reachable: %w", cause)}
+}
+
+// whole puts the messages of a stream together. It is for tables that are looked at as a whole, none of which is large.
+func whole[M any, P interface {
+	*M
+	proto.Message
+}](stream grpc.ServerStreamingClient[M], err error) (*M, error) {
+	all := new(M)
+	err = receive(stream, err, func(m *M) error { proto.Merge(P(all), P(m)); return nil })
+	return all, err
 }
 
 // receive hands each message of a stream to take, until that fails.

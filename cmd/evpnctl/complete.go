@@ -51,7 +51,7 @@ func register(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
 
 func (c *cli) completeVNIs(cmd *cobra.Command, _ []string, _ string) (words []string, _ cobra.ShellCompDirective) {
 	err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := evpnv1.NewInspectServiceClient(conn).ListVNIs(ctx, &evpnv1.ListVNIsRequest{})
+		r, err := whole(evpnv1.NewInspectServiceClient(conn).ListVNIs(ctx, &evpnv1.ListVNIsRequest{}))
 		for _, v := range r.GetVnis() {
 			words = append(words, cobra.CompletionWithDesc(decimal(v.Vni), v.Device))
 		}
@@ -62,7 +62,7 @@ func (c *cli) completeVNIs(cmd *cobra.Command, _ []string, _ string) (words []st
 
 func (c *cli) completePeers(cmd *cobra.Command, _ []string, _ string) (words []string, _ cobra.ShellCompDirective) {
 	err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := evpnv1.NewInspectServiceClient(conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
+		r, err := whole(evpnv1.NewInspectServiceClient(conn).ListPeers(ctx, &evpnv1.ListPeersRequest{}))
 		for _, p := range r.GetPeers() {
 			words = append(words, cobra.CompletionWithDesc(p.Address, p.Description))
 		}
@@ -73,7 +73,7 @@ func (c *cli) completePeers(cmd *cobra.Command, _ []string, _ string) (words []s
 
 func (c *cli) completeVTEPs(cmd *cobra.Command, _ []string, prefix string) (words []string, _ cobra.ShellCompDirective) {
 	err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := evpnv1.NewInspectServiceClient(conn).ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{})
+		r, err := whole(evpnv1.NewInspectServiceClient(conn).ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{}))
 		for _, v := range r.GetVteps() {
 			if strings.HasPrefix(v.Vtep, prefix) {
 				words = append(words, v.Vtep)

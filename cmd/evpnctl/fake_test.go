@@ -119,7 +119,15 @@ func (inspect) GetStatus(context.Context, *evpnv1.GetStatusRequest) (*evpnv1.Get
 	}, nil
 }
 
-func (inspect) ListPeers(_ context.Context, r *evpnv1.ListPeersRequest) (*evpnv1.ListPeersResponse, error) {
+func (inspect) ListPeers(r *evpnv1.ListPeersRequest, stream grpc.ServerStreamingServer[evpnv1.ListPeersResponse]) error {
+	m, err := fakePeers(r)
+	if err != nil {
+		return err
+	}
+	return stream.Send(m)
+}
+
+func fakePeers(r *evpnv1.ListPeersRequest) (*evpnv1.ListPeersResponse, error) {
 	peers := []*evpnv1.Peer{
 		{
 			Address: "10.0.0.254", State: "established", Asn: 65000, RouterId: "10.0.0.254", LocalAddress: "10.0.0.1", RemoteAddress: "10.0.0.254",
@@ -138,7 +146,15 @@ func (inspect) ListPeers(_ context.Context, r *evpnv1.ListPeersRequest) (*evpnv1
 	})}, nil
 }
 
-func (inspect) ListVNIs(_ context.Context, r *evpnv1.ListVNIsRequest) (*evpnv1.ListVNIsResponse, error) {
+func (inspect) ListVNIs(r *evpnv1.ListVNIsRequest, stream grpc.ServerStreamingServer[evpnv1.ListVNIsResponse]) error {
+	m, err := fakeVNIs(r)
+	if err != nil {
+		return err
+	}
+	return stream.Send(m)
+}
+
+func fakeVNIs(r *evpnv1.ListVNIsRequest) (*evpnv1.ListVNIsResponse, error) {
 	if err := knownVNI(r.Vni); err != nil {
 		return nil, err
 	}
@@ -163,7 +179,15 @@ func (inspect) ListVNIs(_ context.Context, r *evpnv1.ListVNIsRequest) (*evpnv1.L
 	})}, nil
 }
 
-func (inspect) ListVTEPs(_ context.Context, r *evpnv1.ListVTEPsRequest) (*evpnv1.ListVTEPsResponse, error) {
+func (inspect) ListVTEPs(r *evpnv1.ListVTEPsRequest, stream grpc.ServerStreamingServer[evpnv1.ListVTEPsResponse]) error {
+	m, err := fakeVTEPs(r)
+	if err != nil {
+		return err
+	}
+	return stream.Send(m)
+}
+
+func fakeVTEPs(r *evpnv1.ListVTEPsRequest) (*evpnv1.ListVTEPsResponse, error) {
 	if err := knownVNI(r.Vni); err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ Exit status: 0 no errors and no warnings, 1 there are some; others as for every 
 			var asOf moment
 			err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				client := evpnv1.NewInspectServiceClient(conn)
-				r, err := client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{})
+				r, err := whole(client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{}))
 				if err != nil {
 					return err
 				}

@@ -41,7 +41,7 @@ func (c *cli) summarize(ctx context.Context, f *filters) error {
 		if status, err = client.GetStatus(ctx, &evpnv1.GetStatusRequest{}); err != nil {
 			return err
 		}
-		peers, err = client.ListPeers(ctx, &evpnv1.ListPeersRequest{Address: f.peer})
+		peers, err = whole(client.ListPeers(ctx, &evpnv1.ListPeersRequest{Address: f.peer}))
 		return err
 	})
 	if err != nil {

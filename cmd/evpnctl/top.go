@@ -107,11 +107,11 @@ func fetchTop(ctx context.Context, client inspector, timeout time.Duration) topT
 	if err != nil {
 		return topTables{err: err}
 	}
-	peers, err := client.ListPeers(ctx, &evpnv1.ListPeersRequest{})
+	peers, err := whole(client.ListPeers(ctx, &evpnv1.ListPeersRequest{}))
 	if err != nil {
 		return topTables{err: err}
 	}
-	vnis, err := client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{})
+	vnis, err := whole(client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{}))
 	return topTables{status.GetStatus(), peers.GetPeers(), vnis.GetVnis(), peers.GetAsOf().AsTime(), err}
 }
 

@@ -24,14 +24,14 @@ func fixedTop(t *testing.T, paint func(string) string) *topModel {
 	t.Cleanup(func() { time.Local = local })
 	ctx := context.Background()
 	status, _ := inspect{}.GetStatus(ctx, nil)
-	peers, _ := inspect{}.ListPeers(ctx, &evpnv1.ListPeersRequest{})
-	vnis, _ := inspect{}.ListVNIs(ctx, &evpnv1.ListVNIsRequest{})
+	peers, _ := fakePeers(&evpnv1.ListPeersRequest{})
+	vnis, _ := fakeVNIs(&evpnv1.ListVNIsRequest{})
 	for n := range uint32(30) {
 		vnis.Vnis = append(vnis.Vnis, &evpnv1.VNI{Vni: 300 + n, State: "up", Bridge: fmt.Sprintf("br%d", 300+n), MacsRemote: 1000 * n, Vteps: n})
 	}
 	m := newTopModel(paint)
 	m.Update(topTables{status: status.Status, peers: peers.Peers, vnis: vnis.Vnis, asOf: now.Add(-10 * time.Second)})
-	peers, _ = inspect{}.ListPeers(ctx, &evpnv1.ListPeersRequest{})
+	peers, _ = fakePeers(&evpnv1.ListPeersRequest{})
 	peers.Peers[0].Counters.UpdatesReceived += 37
 	peers.Peers[0].Description = "RR1\x1b[2J"
 	m.Update(topTables{status: status.Status, peers: peers.Peers, vnis: vnis.Vnis, asOf: now})

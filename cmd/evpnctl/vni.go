@@ -34,11 +34,8 @@ func (c *cli) vniCommand() *cobra.Command {
 			list("EXPORT", item.GetExportRts).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
-			r, err := client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{Vni: f.vni})
-			if err != nil {
-				return err
-			}
-			return take(r.GetVnis(), r.GetAsOf())
+			stream, err := client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{Vni: f.vni})
+			return receive(stream, err, func(r *evpnv1.ListVNIsResponse) error { return take(r.Vnis, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("VNI", nonZero(f.vni)) },
 		notes: faults,
@@ -100,11 +97,8 @@ func (c *cli) vtepCommand() *cobra.Command {
 			text("REASON", func(v item) string { return reason(v.Reason, v.Kernel) }).wide(),
 		},
 		ask: func(ctx context.Context, client inspector, f *filters, take func([]item, moment) error) error {
-			r, err := client.ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{Vni: f.vni, Vtep: f.vtep})
-			if err != nil {
-				return err
-			}
-			return take(r.GetVteps(), r.GetAsOf())
+			stream, err := client.ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{Vni: f.vni, Vtep: f.vtep})
+			return receive(stream, err, func(r *evpnv1.ListVTEPsResponse) error { return take(r.Vteps, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("VTEP", f.vtep) },
 		notes: cutOff,

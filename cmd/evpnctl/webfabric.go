@@ -31,17 +31,17 @@ func readHost(ctx context.Context, t webTarget) *webHost {
 	if err == nil {
 		h.Status = own.Status
 		var r *evpnv1.ListPeersResponse
-		r, err = t.client.ListPeers(ctx, &evpnv1.ListPeersRequest{})
+		r, err = whole(t.client.ListPeers(ctx, &evpnv1.ListPeersRequest{}))
 		h.Peers = r.GetPeers()
 	}
 	if err == nil {
 		var r *evpnv1.ListVNIsResponse
-		r, err = t.client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{})
+		r, err = whole(t.client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{}))
 		h.vnis = r.GetVnis()
 	}
 	if err == nil {
 		var r *evpnv1.ListVTEPsResponse
-		r, err = t.client.ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{})
+		r, err = whole(t.client.ListVTEPs(ctx, &evpnv1.ListVTEPsRequest{}))
 		h.vteps = r.GetVteps()
 	}
 	if status.Code(err) == codes.Unavailable {

@@ -26,7 +26,7 @@ type sighting struct {
 // search asks one target for a MAC or an IP.
 func search(ctx context.Context, t webTarget, mac, ip string) (found []sighting) {
 	own := map[uint32]string{}
-	vnis, err := t.client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{})
+	vnis, err := whole(t.client.ListVNIs(ctx, &evpnv1.ListVNIsRequest{}))
 	if err != nil {
 		return nil
 	}

@@ -139,12 +139,8 @@ func (p *process) file() string {
 // uptimes says since when each peer's session is up; a peer without one is not in it.
 func (p *process) uptimes(ctx context.Context) map[string]time.Time {
 	p.t.Helper()
-	resp, err := evpnv1.NewInspectServiceClient(p.conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	up := map[string]time.Time{}
-	for _, peer := range resp.Peers {
+	for _, peer := range p.peers(ctx) {
 		if peer.State == "established" {
 			up[peer.Address] = peer.Since.AsTime()
 		}
@@ -292,11 +288,7 @@ func TestKeyUnderSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	for {
-		resp, err := evpnv1.NewInspectServiceClient(other.conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(resp.Peers[0].Reason, "cleared by operator") {
+		if strings.Contains(other.peers(ctx)[0].Reason, "cleared by operator") {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)

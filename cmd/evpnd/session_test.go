@@ -82,6 +82,20 @@ func launch(t *testing.T, text string) *process {
 	return p
 }
 
+// peers lists the peers, of which there are few.
+func (p *process) peers(ctx context.Context) []*evpnv1.Peer {
+	p.t.Helper()
+	stream, err := evpnv1.NewInspectServiceClient(p.conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return resp.Peers
+}
+
 // stop sends SIGTERM, wants exit 0, and returns how long it took.
 func (p *process) stop() time.Duration {
 	p.t.Helper()
@@ -125,9 +139,9 @@ peers:
 			status = resp.Status
 		}
 	}
-	peers, err := evpnv1.NewInspectServiceClient(active.conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
-	if err != nil || len(peers.Peers) != 1 || peers.Peers[0].State != "established" || !peers.Peers[0].EndOfRibReceived {
-		t.Errorf("peers %v, %v", peers, err)
+	peers := active.peers(ctx)
+	if len(peers) != 1 || peers[0].State != "established" || !peers[0].EndOfRibReceived {
+		t.Errorf("peers %v", peers)
 	}
 	for name, p := range map[string]*process{"active": active, "passive": passive} {
 		if took := p.stop(); took > 3*time.Second {

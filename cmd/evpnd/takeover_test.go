@@ -63,7 +63,11 @@ func (p *process) again(cmd *exec.Cmd, env ...string) *process {
 func (p *process) peer() *evpnv1.Peer {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	resp, err := evpnv1.NewInspectServiceClient(p.conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
+	stream, err := evpnv1.NewInspectServiceClient(p.conn).ListPeers(ctx, &evpnv1.ListPeersRequest{})
+	if err != nil {
+		return &evpnv1.Peer{}
+	}
+	resp, err := stream.Recv()
 	if err != nil || len(resp.Peers) != 1 {
 		return &evpnv1.Peer{}
 	}

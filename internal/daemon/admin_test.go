@@ -442,8 +442,8 @@ func TestCallAfterStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	if _, err := (&inspect{d: w.Daemon}).ListVNIs(ctx, &evpnv1.ListVNIsRequest{}); status.Code(err) != codes.Unavailable {
-		t.Errorf("ListVNIs says %v", err)
+	if _, err := (&inspect{d: w.Daemon}).GetStatus(ctx, &evpnv1.GetStatusRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("GetStatus says %v", err)
 	}
 	if _, err := (&admin{d: w.Daemon}).Reload(ctx, &evpnv1.ReloadRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("Reload says %v", err)

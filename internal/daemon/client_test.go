@@ -66,11 +66,11 @@ func (c *client) call(req proto.Message) ([]proto.Message, error) {
 	case *evpnv1.GetStatusRequest:
 		return single(c.inspect.GetStatus(c.ctx, req))
 	case *evpnv1.ListPeersRequest:
-		return single(c.inspect.ListPeers(c.ctx, req))
+		return streamed(c.inspect.ListPeers(c.ctx, req))
 	case *evpnv1.ListVNIsRequest:
-		return single(c.inspect.ListVNIs(c.ctx, req))
+		return streamed(c.inspect.ListVNIs(c.ctx, req))
 	case *evpnv1.ListVTEPsRequest:
-		return single(c.inspect.ListVTEPs(c.ctx, req))
+		return streamed(c.inspect.ListVTEPs(c.ctx, req))
 	case *evpnv1.ListMACsRequest:
 		return streamed(c.inspect.ListMACs(c.ctx, req))
 	case *evpnv1.ListNeighborsRequest:

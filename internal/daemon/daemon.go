@@ -105,6 +105,7 @@ type Daemon struct {
 	counts   counters
 	latency  latencies
 	waiting  backlogs
+	rowLog   rowLog
 	ready    atomic.Bool // the kernel has been read, and BGP has our routes
 	checks   *health.Server
 	manager  serviceManager
@@ -172,6 +173,7 @@ func New(opts Options) *Daemon {
 		manager:     serviceManager{send: opts.Notify},
 		heart:       newHeartbeat(opts.Watchdog),
 	}
+	d.rowLog.read = (&inspect{d: d}).readRows
 	d.sockets.Store(opts.Sockets)
 	d.keepPeers(opts.Config)
 	lost, err := rebooted(opts.Config.StateDir)

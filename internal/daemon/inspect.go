@@ -136,63 +136,67 @@ func (s *inspect) counts(t evpn.Totals, peers []evpn.PeerView) *evpnv1.Counts {
 	return n
 }
 
-func (s *inspect) ListVNIs(ctx context.Context, req *evpnv1.ListVNIsRequest) (*evpnv1.ListVNIsResponse, error) {
-	var views []evpn.VNIView
-	at, err := s.snapshot(ctx, func(c *evpn.Core) { views = c.VNIs() })
+func (s *inspect) ListVNIs(req *evpnv1.ListVNIsRequest, out evpnv1.InspectService_ListVNIsServer) error {
+	rows, at, err := s.vnis(out.Context(), req.Vni)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	resp := &evpnv1.ListVNIsResponse{AsOf: at}
+	if req.Vni != 0 && len(rows) == 0 {
+		return unknownVNI(req.Vni)
+	}
+	return stream(rows, func(part []*evpnv1.VNI) error { return out.Send(&evpnv1.ListVNIsResponse{Vnis: part, AsOf: at}) })
+}
+
+// vnis returns the row of one VNI, or with 0 those of all.
+func (s *inspect) vnis(ctx context.Context, only uint32) (rows []*evpnv1.VNI, at *timestamppb.Timestamp, err error) {
+	var views []evpn.VNIView
+	if at, err = s.snapshot(ctx, func(c *evpn.Core) { views = c.VNIs() }); err != nil {
+		return nil, nil, err
+	}
 	devices := s.d.kernel.Status()
 	questions := map[uint32]dataplane.QuestionCount{}
 	for _, q := range devices.Questions {
 		questions[uint32(q.VNI)] = q
 	}
 	for _, v := range withConfigured(views, s.d.config.get()) {
+		if only != 0 && v.Vni != only {
+			continue
+		}
 		q := questions[v.Vni]
 		v.RequestsAnswered, v.RequestsUnknown, v.RequestsFlooded = q.Answered, q.Unknown, q.Flooded
 		if why := devices.NotMade[evpn.VNI(v.Vni)]; why != "" {
 			v.Faults = append(v.Faults, printable(why))
 		}
-		if req.Vni == 0 || v.Vni == req.Vni {
-			v.SnoopedPorts = snoopedPorts(devices.Snoop.Each, evpn.VNI(v.Vni))
-			resp.Vnis = append(resp.Vnis, v)
-		}
+		v.SnoopedPorts = snoopedPorts(devices.Snoop.Each, evpn.VNI(v.Vni))
+		rows = append(rows, v)
 	}
-	if req.Vni != 0 && len(resp.Vnis) == 0 {
-		return nil, unknownVNI(req.Vni)
-	}
-	return resp, nil
+	return rows, at, nil
 }
 
-func (s *inspect) ListVTEPs(ctx context.Context, req *evpnv1.ListVTEPsRequest) (*evpnv1.ListVTEPsResponse, error) {
+func (s *inspect) ListVTEPs(req *evpnv1.ListVTEPsRequest, out evpnv1.InspectService_ListVTEPsServer) error {
 	vtep, err := parseAddr("vtep", req.Vtep)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.knowsVNI(ctx, req.Vni); err != nil {
-		return nil, err
+	if err := s.knowsVNI(out.Context(), req.Vni); err != nil {
+		return err
 	}
 	var views []evpn.VTEPView
-	at, err := s.snapshot(ctx, func(c *evpn.Core) { views = c.VTEPs(evpn.VNI(req.Vni)) })
+	at, err := s.snapshot(out.Context(), func(c *evpn.Core) { views = c.VTEPs(evpn.VNI(req.Vni)) })
 	if err != nil {
-		return nil, err
+		return err
 	}
-	resp := &evpnv1.ListVTEPsResponse{AsOf: at}
+	views = slices.DeleteFunc(views, func(v evpn.VTEPView) bool { return vtep.IsValid() && v.VTEP != vtep })
 	probes := s.d.kernel.Status().Probes.Each
-	for _, v := range views {
-		if !vtep.IsValid() || v.VTEP == vtep {
-			p := protoVTEP(v)
-			if probe, ok := probes[v.VTEP]; ok {
-				p.Probe = string(probe.State)
-				if probe.RTT != 0 {
-					p.ProbeRtt = durationpb.New(probe.RTT)
-				}
+	return stream(views, func(part []evpn.VTEPView) error {
+		rows := protoAll(part, protoVTEP)
+		for i, row := range rows {
+			if probe, ok := probes[part[i].VTEP]; ok {
+				row.Probe, row.ProbeRtt = string(probe.State), duration(probe.RTT)
 			}
-			resp.Vteps = append(resp.Vteps, p)
 		}
-	}
-	return resp, nil
+		return out.Send(&evpnv1.ListVTEPsResponse{Vteps: rows, AsOf: at})
+	})
 }
 
 func (s *inspect) ListMACs(req *evpnv1.ListMACsRequest, out evpnv1.InspectService_ListMACsServer) error {
@@ -265,6 +269,14 @@ func (p *packer[T]) flush() error {
 	return p.send(items)
 }
 
+// end sends what is left when all went well, at least one message in all.
+func (p *packer[T]) end(err error) error {
+	if err != nil || len(p.items) == 0 && p.sent {
+		return err
+	}
+	return p.flush()
+}
+
 // list has read send the rows of one VNI, or with 0 of all: at least one message.
 func list[T any](ctx context.Context, s *inspect, vni uint32, read func([]evpn.VNI, *timestamppb.Timestamp, *packer[T]) error) error {
 	vnis := []evpn.VNI{evpn.VNI(vni)}
@@ -277,38 +289,7 @@ func list[T any](ctx context.Context, s *inspect, vni uint32, read func([]evpn.V
 		return err
 	}
 	var p packer[T]
-	if err := read(vnis, at, &p); err != nil || len(p.items) == 0 && p.sent {
-		return err
-	}
-	return p.flush()
-}
-
-func (s *inspect) ListRoutes(req *evpnv1.ListRoutesRequest, out evpnv1.InspectService_ListRoutesServer) error {
-	want, err := parseRouteFilter(req)
-	if err != nil {
-		return err
-	}
-	var received, own []evpn.RouteView
-	at, err := s.snapshot(out.Context(), func(c *evpn.Core) {
-		if want.in {
-			received = c.Routes(want.peer)
-		}
-		if want.out {
-			own = c.OwnRoutes()
-		}
-	})
-	if err != nil {
-		return err
-	}
-	var routes []*evpnv1.Route
-	for _, v := range slices.Concat(received, own) {
-		if want.matches(v) {
-			routes = append(routes, protoRoute(v))
-		}
-	}
-	return stream(routes, func(part []*evpnv1.Route) error {
-		return out.Send(&evpnv1.ListRoutesResponse{Routes: part, AsOf: at})
-	})
+	return p.end(read(vnis, at, &p))
 }
 
 // filter is what ListMACs and ListNeighbors have in common.
@@ -342,47 +323,6 @@ func (f filter) matches(mac evpn.MAC, ip, vtep netip.Addr, local bool) bool {
 		(!f.ip.IsValid() || f.ip == ip) &&
 		(!f.vtep.IsValid() || f.vtep == vtep) &&
 		(f.origin == "" || (f.origin == "local") == local)
-}
-
-// routeFilter is the filter of ListRoutes.
-type routeFilter struct {
-	req     *evpnv1.ListRoutesRequest
-	in, out bool
-	peer    netip.Addr
-	ip      netip.Addr
-	mac     evpn.MAC
-	hasMAC  bool
-	rd      evpn.RD
-}
-
-func parseRouteFilter(req *evpnv1.ListRoutesRequest) (f routeFilter, err error) {
-	f = routeFilter{req: req, in: req.Direction != "out", out: req.Direction != "in" && req.Peer == ""}
-	if !slices.Contains([]string{"", "in", "out"}, req.Direction) {
-		return f, status.Errorf(codes.InvalidArgument, "direction %q: want in or out", req.Direction)
-	}
-	if f.peer, err = parsePeer("peer", req.Peer); err != nil {
-		return f, err
-	}
-	if f.ip, err = parseAddr("ip", req.Ip); err != nil {
-		return f, err
-	}
-	if f.mac, f.hasMAC, err = parseMAC(req.Mac); err != nil {
-		return f, err
-	}
-	if req.Rd != "" {
-		if f.rd, err = evpn.ParseRD(req.Rd); err != nil {
-			return f, status.Errorf(codes.InvalidArgument, "rd: %v", err)
-		}
-	}
-	return f, nil
-}
-
-func (f routeFilter) matches(v evpn.RouteView) bool {
-	return (f.req.Type == 0 || f.req.Type == uint32(v.Key.Type)) &&
-		(f.req.Vni == 0 || v.Label1 == f.req.Vni || slices.Contains(v.VNIs, evpn.VNI(f.req.Vni))) &&
-		(f.req.Rd == "" || f.rd == v.Key.RD) &&
-		(!f.hasMAC || f.mac == v.Key.MAC) &&
-		(!f.ip.IsValid() || f.ip == v.Key.IP)
 }
 
 func parseAddr(name, s string) (netip.Addr, error) {

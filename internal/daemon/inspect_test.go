@@ -263,7 +263,11 @@ func TestOffered(t *testing.T) {
 		speaker.SessionInfo{Peer: peer2, State: speaker.StateEstablished},
 	)
 	c.report(attached(100), hasMAC(100, macA), evpn.Synced{})
-	resp, err := c.inspect.ListPeers(c.ctx, &evpnv1.ListPeersRequest{})
+	stream, err := c.inspect.ListPeers(c.ctx, &evpnv1.ListPeersRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := stream.Recv()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ type owned struct {
 	watch  stopwatch
 
 	watchers map[chan struct{}]bool // those who follow; each is told, without waiting, that there is something new
-	told     [2]uint64              // the last record and the last change that they were told of
+	told     [3]uint64              // the last record and the last change that they were told of
 
 	logged   uint64 // the last of the core's records that was looked at for the log
 	eventLog noteLimit

@@ -9,25 +9,35 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/speaker"
 )
 
-func (s *inspect) ListPeers(ctx context.Context, req *evpnv1.ListPeersRequest) (*evpnv1.ListPeersResponse, error) {
+func (s *inspect) ListPeers(req *evpnv1.ListPeersRequest, out evpnv1.InspectService_ListPeersServer) error {
 	addr, err := parsePeer("address", req.Address)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	rows, at, err := s.peers(out.Context(), addr)
+	if err != nil {
+		return err
+	}
+	return stream(rows, func(part []*evpnv1.Peer) error { return out.Send(&evpnv1.ListPeersResponse{Peers: part, AsOf: at}) })
+}
+
+// peers returns the row of one peer, or with the zero Addr those of all.
+func (s *inspect) peers(ctx context.Context, only netip.Addr) (rows []*evpnv1.Peer, at *timestamppb.Timestamp, err error) {
 	var views []evpn.PeerView
 	var totals evpn.Totals
 	var left map[netip.Addr]time.Time
-	at, err := s.snapshot(ctx, func(c *evpn.Core) {
+	at, err = s.snapshot(ctx, func(c *evpn.Core) {
 		views, totals, left = c.Peers(), c.Totals(), maps.Clone(s.d.left)
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	known := map[netip.Addr]evpn.PeerView{}
 	for _, v := range views {
@@ -35,22 +45,22 @@ func (s *inspect) ListPeers(ctx context.Context, req *evpnv1.ListPeersRequest) (
 	}
 	sessions := s.d.bgp.Sessions()
 	slices.SortFunc(sessions, func(a, b speaker.SessionInfo) int { return a.Peer.Compare(b.Peer) })
-	resp := &evpnv1.ListPeersResponse{AsOf: at}
 	for _, i := range sessions {
-		if !addr.IsValid() || i.Peer == addr {
-			p := protoPeer(i, known[i.Peer])
-			if i.State == speaker.StateEstablished {
-				p.Since, p.Reason = timestamp(i.Since), ""
-				if i.EVPN {
-					p.RoutesAdvertised = uint32(totals.OwnRoutes)
-				}
-			} else {
-				p.Since = timestamp(left[i.Peer])
-			}
-			resp.Peers = append(resp.Peers, p)
+		if only.IsValid() && i.Peer != only {
+			continue
 		}
+		p := protoPeer(i, known[i.Peer])
+		if i.State == speaker.StateEstablished {
+			p.Since, p.Reason = timestamp(i.Since), ""
+			if i.EVPN {
+				p.RoutesAdvertised = uint32(totals.OwnRoutes)
+			}
+		} else {
+			p.Since = timestamp(left[i.Peer])
+		}
+		rows = append(rows, p)
 	}
-	return resp, nil
+	return rows, at, nil
 }
 
 // session finds what the speaker knows of a peer.

@@ -2,11 +2,11 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,7 +18,7 @@ import (
 
 // tellWatchers wakes those who follow when there is something new. It waits for none of them.
 func (d *Daemon) tellWatchers() {
-	now := [2]uint64{d.core.LastRecord(), d.core.Changes()}
+	now := [3]uint64{d.core.LastRecord(), d.core.Changes(), d.core.RouteChanges()}
 	if now == d.told {
 		return
 	}
@@ -40,9 +40,14 @@ type watch struct {
 	vni   evpn.VNI
 	topic string
 
-	macs, neighbors, events bool
+	macs, neighbors, routes, peers, vnis, events bool
 
-	changes, records uint64 // sent up to these
+	sent positions
+}
+
+// positions say how far the changes were sent: of MACs and neighbours, of routes, of peers and VNIs, and of what happens.
+type positions struct {
+	changes, routes, rows, records uint64
 }
 
 func (s *inspect) Watch(req *evpnv1.WatchRequest, out evpnv1.InspectService_WatchServer) error {
@@ -70,6 +75,12 @@ func (s *inspect) Watch(req *evpnv1.WatchRequest, out evpnv1.InspectService_Watc
 			return err
 		}
 	}
+	var tick <-chan time.Time
+	if w.counted() {
+		ticker := time.NewTicker(rowLogPeriod)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
 	for {
 		more, err := w.step()
 		if err != nil {
@@ -80,6 +91,7 @@ func (s *inspect) Watch(req *evpnv1.WatchRequest, out evpnv1.InspectService_Watc
 		}
 		select {
 		case <-news:
+		case <-tick:
 		case <-w.ctx.Done():
 			return status.FromContextError(w.ctx.Err()).Err()
 		case <-s.d.stopped:
@@ -94,41 +106,55 @@ func (s *inspect) parseWatch(req *evpnv1.WatchRequest) (*watch, error) {
 		return nil, err
 	}
 	w := &watch{inspect: s, vni: f.VNI, topic: f.Topic}
-	for _, kind := range req.Kinds {
-		switch kind {
-		case "mac":
-			w.macs = true
-		case "neighbor":
-			w.neighbors = true
-		case "event":
-			w.events = true
-		default:
-			return nil, status.Errorf(codes.InvalidArgument, "kind %q: want mac, neighbor or event", kind)
-		}
+	kinds := req.Kinds
+	if len(kinds) == 0 {
+		kinds = []string{"mac", "neighbor", "event"}
 	}
-	if len(req.Kinds) == 0 {
-		w.macs, w.neighbors, w.events = true, true, true
+	for _, kind := range kinds {
+		on := w.kind(kind)
+		if on == nil {
+			return nil, status.Errorf(codes.InvalidArgument, "kind %q: want mac, neighbor, route, peer, vni or event", kind)
+		}
+		*on = true
 	}
 	return w, nil
 }
 
-// tables reports whether there are rows to be sent.
-func (w *watch) tables() bool { return w.macs || w.neighbors }
+// kind is where it says whether a kind is watched; nil: there is no such kind.
+func (w *watch) kind(name string) *bool {
+	switch name {
+	case "mac":
+		return &w.macs
+	case "neighbor":
+		return &w.neighbors
+	case "route":
+		return &w.routes
+	case "peer":
+		return &w.peers
+	case "vni":
+		return &w.vnis
+	case "event":
+		return &w.events
+	default:
+		return nil
+	}
+}
+
+// hosts reports whether there are rows of MACs or neighbours to be sent, counted whether of peers or VNIs.
+func (w *watch) hosts() bool   { return w.macs || w.neighbors }
+func (w *watch) counted() bool { return w.peers || w.vnis }
 
 // token names the daemon's life, what is watched, and how far it was sent.
 func (w *watch) token() string {
-	return fmt.Sprintf("%s.%d.%d", w.scope(), w.changes, w.records)
+	return fmt.Sprintf("%s.%d.%d.%d.%d", w.scope(), w.sent.changes, w.sent.records, w.sent.routes, w.sent.rows)
 }
 
 // scope is the part of a token that must agree: rows that were never sent cannot be brought up to date.
 func (w *watch) scope() string {
 	kinds := ""
-	for _, kind := range []struct {
-		letter string
-		on     bool
-	}{{"m", w.macs}, {"n", w.neighbors}, {"e", w.events}} {
-		if kind.on {
-			kinds += kind.letter
+	for _, name := range []string{"mac", "neighbor", "route", "peer", "vni", "event"} {
+		if *w.kind(name) {
+			kinds += name[:1]
 		}
 	}
 	return fmt.Sprintf("%s.%s.%d", w.d.instance, kinds, w.vni)
@@ -141,112 +167,16 @@ func (w *watch) parseToken(token string) (bool, error) {
 		return false, nil
 	}
 	parts := strings.Split(token, ".")
-	if len(parts) != 5 {
+	if len(parts) != 7 {
 		return false, status.Errorf(codes.InvalidArgument, "token %q: not one that Watch gave out", token)
 	}
-	var errs [2]error
-	w.changes, errs[0] = strconv.ParseUint(parts[3], 10, 64)
-	w.records, errs[1] = strconv.ParseUint(parts[4], 10, 64)
-	if err := errors.Join(errs[:]...); err != nil {
-		return false, status.Errorf(codes.InvalidArgument, "token %q: %v", token, err)
+	for i, into := range []*uint64{&w.sent.changes, &w.sent.records, &w.sent.routes, &w.sent.rows} {
+		var err error
+		if *into, err = strconv.ParseUint(parts[3+i], 10, 64); err != nil {
+			return false, status.Errorf(codes.InvalidArgument, "token %q: %v", token, err)
+		}
 	}
 	return strings.Join(parts[:3], ".") == w.scope(), nil
-}
-
-// begin sends the tables as they are. What changes meanwhile is sent again after synced.
-func (w *watch) begin() error {
-	var vnis []evpn.VNI
-	at, err := w.snapshot(w.ctx, func(c *evpn.Core) {
-		if w.tables() {
-			w.changes, vnis = c.Follow(), c.ServedVNIs()
-		}
-		w.records = c.LastRecord()
-	})
-	if err != nil {
-		return err
-	}
-	if err := w.send(&evpnv1.WatchResponse{Reset_: true, AsOf: at}); err != nil {
-		return err
-	}
-	vnis = slices.DeleteFunc(vnis, func(vni evpn.VNI) bool { return w.vni != 0 && w.vni != vni })
-	if w.macs {
-		err = w.eachMAC(w.ctx, vnis, filter{}, false, func(part []evpn.MACView, at *timestamppb.Timestamp) error {
-			return w.send(&evpnv1.WatchResponse{Macs: protoAll(part, protoMAC), AsOf: at})
-		})
-	}
-	if err == nil && w.neighbors {
-		err = w.eachNeighbor(w.ctx, vnis, filter{}, false, func(part []evpn.NeighborView, at *timestamppb.Timestamp) error {
-			return w.send(&evpnv1.WatchResponse{Neighbors: protoAll(part, protoNeighbor), AsOf: at})
-		})
-	}
-	if err != nil {
-		return err
-	}
-	return w.send(&evpnv1.WatchResponse{Synced: true, Token: w.token(), AsOf: timestamppb.Now()})
-}
-
-// step sends what is next, and reports whether there is more.
-func (w *watch) step() (more bool, err error) {
-	var (
-		ch        evpn.Changed
-		macs      []evpn.MACView
-		neighbors []evpn.NeighborView
-		gone      []*evpnv1.GoneRow
-		records   []evpn.Record
-		lost      uint64
-	)
-	at, err := w.snapshot(w.ctx, func(c *evpn.Core) {
-		if w.tables() {
-			ch = c.ChangesAfter(w.changes, w.vni, chunk)
-			macs, neighbors, gone = w.rows(c, ch)
-		}
-		if w.events {
-			records, w.records, lost = c.RecordsAfter(w.records, evpn.RecordFilter{VNI: w.vni, Topic: w.topic}, chunk)
-		}
-		more = ch.UpTo < c.Changes() && w.tables() || w.events && w.records < c.LastRecord()
-	})
-	if err != nil {
-		return false, err
-	}
-	if ch.Lost > 0 {
-		if err := w.send(&evpnv1.WatchResponse{Lost: ch.Lost + lost, AsOf: at}); err != nil {
-			return false, err
-		}
-		return true, w.begin()
-	}
-	w.changes = ch.UpTo
-	if len(macs)+len(neighbors)+len(gone)+len(records) == 0 && lost == 0 {
-		return more, nil
-	}
-	return more, w.send(&evpnv1.WatchResponse{
-		Lost: lost, Macs: protoAll(macs, protoMAC), Neighbors: protoAll(neighbors, protoNeighbor), Gone: gone,
-		Events: protoEvents(records), Token: w.token(), AsOf: at,
-	})
-}
-
-// rows reads the rows that have changed.
-func (w *watch) rows(c *evpn.Core, ch evpn.Changed) (macs []evpn.MACView, neighbors []evpn.NeighborView, gone []*evpnv1.GoneRow) {
-	for _, k := range ch.MACs {
-		if !w.macs {
-			break
-		}
-		if row, ok := c.MACRow(k, false); ok {
-			macs = append(macs, row)
-		} else {
-			gone = append(gone, &evpnv1.GoneRow{Vni: uint32(k.VNI), Mac: k.MAC.String()})
-		}
-	}
-	for _, k := range ch.IPs {
-		if !w.neighbors {
-			break
-		}
-		if row, ok := c.NeighborRow(k, false); ok {
-			neighbors = append(neighbors, row)
-		} else {
-			gone = append(gone, &evpnv1.GoneRow{Vni: uint32(k.VNI), Ip: k.IP.String()})
-		}
-	}
-	return macs, neighbors, gone
 }
 
 // eachMAC reads the MAC tables of VNIs in order, a chunk at a time, so that the owner is never kept for long: it hands out

@@ -60,8 +60,26 @@ func (s *subscriber) next() {
 	for _, row := range m.Neighbors {
 		s.rows[key(row)] = words(row)
 	}
+	for _, row := range m.Routes {
+		s.rows[routeName(row)] = words(row)
+	}
+	for _, row := range m.Peers {
+		s.rows["peer "+row.Address] = words(row)
+	}
+	for _, row := range m.Vnis {
+		s.rows["vni "+decimal(row.Vni)] = words(row)
+	}
 	for _, g := range m.Gone {
-		delete(s.rows, key(&evpnv1.Neighbor{Vni: g.Vni, Ip: g.Ip, Mac: g.Mac}))
+		switch g.Kind {
+		case "route":
+			delete(s.rows, routeName(&evpnv1.Route{Peer: g.Peer, Rd: g.Rd, Key: g.Key}))
+		case "peer":
+			delete(s.rows, "peer "+g.Peer)
+		case "vni":
+			delete(s.rows, "vni "+decimal(g.Vni))
+		default:
+			delete(s.rows, key(&evpnv1.Neighbor{Vni: g.Vni, Ip: g.Ip, Mac: g.Mac}))
+		}
 	}
 	s.events = append(s.events, m.Events...)
 	s.synced, s.lost = s.synced || m.Synced, s.lost+m.Lost
@@ -77,6 +95,11 @@ func (s *subscriber) until(ok func() bool) {
 		s.next()
 	}
 }
+
+func decimal(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+
+// routeName names a row of the route table.
+func routeName(r *evpnv1.Route) string { return "route " + r.Peer + " " + r.Rd + " " + r.Key }
 
 // key names a row; a neighbour without an IP stands for a MAC.
 func key(row interface {
@@ -99,8 +122,14 @@ func words(m proto.Message) string {
 // tables are the rows that the daemon lists.
 func (c *client) tables() map[string]string {
 	c.t.Helper()
+	return c.rowsOf(&evpnv1.ListMACsRequest{}, &evpnv1.ListNeighborsRequest{})
+}
+
+// rowsOf are the rows that answer requests.
+func (c *client) rowsOf(reqs ...proto.Message) map[string]string {
+	c.t.Helper()
 	rows := map[string]string{}
-	for _, req := range []proto.Message{&evpnv1.ListMACsRequest{}, &evpnv1.ListNeighborsRequest{}} {
+	for _, req := range reqs {
 		answers, err := c.call(req)
 		if err != nil {
 			c.t.Fatal(err)
@@ -114,6 +143,18 @@ func (c *client) tables() map[string]string {
 			case *evpnv1.ListNeighborsResponse:
 				for _, row := range m.Neighbors {
 					rows[key(row)] = words(row)
+				}
+			case *evpnv1.ListRoutesResponse:
+				for _, row := range m.Routes {
+					rows[routeName(row)] = words(row)
+				}
+			case *evpnv1.ListPeersResponse:
+				for _, row := range m.Peers {
+					rows["peer "+row.Address] = words(row)
+				}
+			case *evpnv1.ListVNIsResponse:
+				for _, row := range m.Vnis {
+					rows["vni "+decimal(row.Vni)] = words(row)
 				}
 			}
 		}
@@ -234,14 +275,14 @@ func TestWatchAgain(t *testing.T) {
 	again := c.watch(t, &evpnv1.WatchRequest{Token: s.token})
 	again.rows, again.synced = s.rows, true
 	again.settled(c)
-	first, _ := strconv.ParseUint(s.token[strings.LastIndex(s.token, ".")+1:], 10, 64)
+	first, _ := strconv.ParseUint(strings.Split(s.token, ".")[4], 10, 64)
 	if again.resets != 0 || len(again.events) == 0 || again.events[0].Id != first+1 {
 		t.Errorf("%d resets, events %v after %s", again.resets, again.events, s.token)
 	}
 	for token, wantLost := range map[string]bool{
 		"another." + strings.SplitN(s.token, ".", 2)[1]: false, // of another life
-		s.token:                  false, // of another question
-		c.instance + ".mn.0.0.0": true,
+		s.token:                      false, // of another question
+		c.instance + ".mn.0.0.0.0.0": true,
 	} {
 		for round := range 2 * 4 {
 			c.report(many(2000, []netip.Addr{vtep2, vtep3}[round%2], false))
@@ -258,7 +299,7 @@ func TestWatchAgain(t *testing.T) {
 		code codes.Code
 	}{
 		{&evpnv1.WatchRequest{Token: "x"}, codes.InvalidArgument},
-		{&evpnv1.WatchRequest{Token: "x.mne.0.1.-2"}, codes.InvalidArgument},
+		{&evpnv1.WatchRequest{Token: "x.mne.0.1.-2.0.0"}, codes.InvalidArgument},
 		{&evpnv1.WatchRequest{Kinds: []string{"cloud"}}, codes.InvalidArgument},
 		{&evpnv1.WatchRequest{Topic: "weather"}, codes.InvalidArgument},
 		{&evpnv1.WatchRequest{Vni: 999}, codes.NotFound},

@@ -4,12 +4,18 @@
 // 	protoc        v3.21.12
 // source: evpn/v1/evpn.proto
 
-// The gRPC contract of evpnd. It is served on a UNIX socket (default /run/evpnd/evpnd.sock), together with
-// grpc.health.v1 (services "bgp", "kernel", "devices", and "" for the first two together) and server reflection.
+// The gRPC contract of evpnd. It is served on a UNIX socket (default /run/evpnd/evpnd.sock), and where the configuration says
+// so on TCP with TLS, together with grpc.health.v1 (services "bgp", "kernel", "devices", and "" for the first two together)
+// and server reflection. Who may only read gets PERMISSION_DENIED from every method of AdminService, and who is not known
+// from every method there is.
 //
 // Addresses, MACs, RDs and RTs are text, as operators write them: "10.255.0.2", "fd00:255::2", "02:00:00:00:00:01",
 // "10.255.0.1:100", "65000:100". Words with a fixed set of values (state, origin, direction) are lower-case text; the
-// sets may grow, so a client must accept a word it does not know. Changes to this file are additive.
+// sets may grow, so a client must accept a word it does not know.
+//
+// This is version 1, and frozen: names, numbers and types of what is here stay, and so does what they mean. What is added is
+// new fields, messages, methods and words; frozen.txt lists all there is, and a test compares. What has to differ otherwise
+// becomes a package evpn.v2, served beside this one.
 
 package evpnv1
 
@@ -4037,11 +4043,13 @@ func (x *Step) GetMend() string {
 }
 
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kinds         []string               `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"` // mac, neighbor: tables; event: what happens, which has no rows at the beginning; none: all
-	Vni           uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`    // 0: all
-	Topic         string                 `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"` // of events; "": all
-	Token         string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"` // of the last message received; "": from the beginning
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mac, neighbor, route, peer, vni: tables; event: what happens, which has no rows at the beginning; none: mac, neighbor and
+	// event
+	Kinds         []string `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Vni           uint32   `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`    // 0: all; peers are of no VNI, and all of them come
+	Topic         string   `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"` // of events; "": all
+	Token         string   `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"` // of the last message received; "": from the beginning
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4115,6 +4123,9 @@ type WatchResponse struct {
 	Events        []*Event               `protobuf:"bytes,7,rep,name=events,proto3" json:"events,omitempty"`
 	Token         string                 `protobuf:"bytes,8,opt,name=token,proto3" json:"token,omitempty"` // to go on behind this message; "" before synced
 	AsOf          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	Routes        []*Route               `protobuf:"bytes,10,rep,name=routes,proto3" json:"routes,omitempty"`
+	Peers         []*Peer                `protobuf:"bytes,11,rep,name=peers,proto3" json:"peers,omitempty"`
+	Vnis          []*VNI                 `protobuf:"bytes,12,rep,name=vnis,proto3" json:"vnis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4212,12 +4223,37 @@ func (x *WatchResponse) GetAsOf() *timestamppb.Timestamp {
 	return nil
 }
 
-// GoneRow names a row that is in its table no more.
+func (x *WatchResponse) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetVnis() []*VNI {
+	if x != nil {
+		return x.Vnis
+	}
+	return nil
+}
+
+// GoneRow names a row that is in its table no more. It may be one that was never sent.
 type GoneRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
-	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"` // of the MAC table
-	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`   // of the neighbour table
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`  // of a MAC, neighbour or VNI
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`   // of the MAC table
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`     // of the neighbour table
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"` // mac, neighbor, route, peer, vni: which table
+	Peer          string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"` // of the peer table, and of a received route
+	Rd            string                 `protobuf:"bytes,6,opt,name=rd,proto3" json:"rd,omitempty"`     // of a route
+	Key           string                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`   // of a route
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4269,6 +4305,34 @@ func (x *GoneRow) GetMac() string {
 func (x *GoneRow) GetIp() string {
 	if x != nil {
 		return x.Ip
+	}
+	return ""
+}
+
+func (x *GoneRow) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *GoneRow) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *GoneRow) GetRd() string {
+	if x != nil {
+		return x.Rd
+	}
+	return ""
+}
+
+func (x *GoneRow) GetKey() string {
+	if x != nil {
+		return x.Key
 	}
 	return ""
 }
@@ -5615,7 +5679,7 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x05kinds\x18\x01 \x03(\tR\x05kinds\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x14\n" +
 	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\tR\x05token\"\xb9\x02\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\"\xa8\x03\n" +
 	"\rWatchResponse\x12\x14\n" +
 	"\x05reset\x18\x01 \x01(\bR\x05reset\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x12\n" +
@@ -5625,11 +5689,19 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x04gone\x18\x06 \x03(\v2\x10.evpn.v1.GoneRowR\x04gone\x12&\n" +
 	"\x06events\x18\a \x03(\v2\x0e.evpn.v1.EventR\x06events\x12\x14\n" +
 	"\x05token\x18\b \x01(\tR\x05token\x12/\n" +
-	"\x05as_of\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\"=\n" +
+	"\x05as_of\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12&\n" +
+	"\x06routes\x18\n" +
+	" \x03(\v2\x0e.evpn.v1.RouteR\x06routes\x12#\n" +
+	"\x05peers\x18\v \x03(\v2\r.evpn.v1.PeerR\x05peers\x12 \n" +
+	"\x04vnis\x18\f \x03(\v2\f.evpn.v1.VNIR\x04vnis\"\x87\x01\n" +
 	"\aGoneRow\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
-	"\x02ip\x18\x03 \x01(\tR\x02ip\"(\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\x0e\n" +
+	"\x02rd\x18\x06 \x01(\tR\x02rd\x12\x10\n" +
+	"\x03key\x18\a \x01(\tR\x03key\"(\n" +
 	"\rReloadRequest\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"[\n" +
 	"\x0eReloadResponse\x12\x18\n" +
@@ -5688,12 +5760,12 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x04code\x18\x04 \x01(\tR\x04code\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12+\n" +
 	"\x03rtt\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x12\x12\n" +
-	"\x04mend\x18\a \x01(\tR\x04mend2\x91\a\n" +
+	"\x04mend\x18\a \x01(\tR\x04mend2\x97\a\n" +
 	"\x0eInspectService\x12B\n" +
-	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12B\n" +
-	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse\x12?\n" +
-	"\bListVNIs\x12\x18.evpn.v1.ListVNIsRequest\x1a\x19.evpn.v1.ListVNIsResponse\x12B\n" +
-	"\tListVTEPs\x12\x19.evpn.v1.ListVTEPsRequest\x1a\x1a.evpn.v1.ListVTEPsResponse\x12A\n" +
+	"\tGetStatus\x12\x19.evpn.v1.GetStatusRequest\x1a\x1a.evpn.v1.GetStatusResponse\x12D\n" +
+	"\tListPeers\x12\x19.evpn.v1.ListPeersRequest\x1a\x1a.evpn.v1.ListPeersResponse0\x01\x12A\n" +
+	"\bListVNIs\x12\x18.evpn.v1.ListVNIsRequest\x1a\x19.evpn.v1.ListVNIsResponse0\x01\x12D\n" +
+	"\tListVTEPs\x12\x19.evpn.v1.ListVTEPsRequest\x1a\x1a.evpn.v1.ListVTEPsResponse0\x01\x12A\n" +
 	"\bListMACs\x12\x18.evpn.v1.ListMACsRequest\x1a\x19.evpn.v1.ListMACsResponse0\x01\x12P\n" +
 	"\rListNeighbors\x12\x1d.evpn.v1.ListNeighborsRequest\x1a\x1e.evpn.v1.ListNeighborsResponse0\x01\x12G\n" +
 	"\n" +
@@ -5864,54 +5936,57 @@ var file_evpn_v1_evpn_proto_depIdxs = []int32{
 	45, // 68: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
 	38, // 69: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
 	63, // 70: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
-	48, // 71: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
-	63, // 72: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
-	52, // 73: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
-	48, // 74: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
-	62, // 75: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
-	63, // 76: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
-	64, // 77: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
-	0,  // 78: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 79: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 80: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 81: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 82: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 83: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 84: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 85: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 86: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 87: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 88: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	49, // 89: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
-	51, // 90: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
-	46, // 91: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	54, // 92: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	56, // 93: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	58, // 94: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	60, // 95: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
-	1,  // 96: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 97: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 98: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 99: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 100: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 101: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 102: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 103: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 104: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 105: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 106: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	50, // 107: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
-	53, // 108: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
-	47, // 109: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	55, // 110: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	57, // 111: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	59, // 112: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	61, // 113: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
-	96, // [96:114] is the sub-list for method output_type
-	78, // [78:96] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	31, // 71: evpn.v1.WatchResponse.routes:type_name -> evpn.v1.Route
+	10, // 72: evpn.v1.WatchResponse.peers:type_name -> evpn.v1.Peer
+	14, // 73: evpn.v1.WatchResponse.vnis:type_name -> evpn.v1.VNI
+	48, // 74: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
+	63, // 75: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	52, // 76: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
+	48, // 77: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
+	62, // 78: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
+	63, // 79: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
+	64, // 80: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
+	0,  // 81: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,  // 82: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12, // 83: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17, // 84: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20, // 85: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24, // 86: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29, // 87: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33, // 88: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36, // 89: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39, // 90: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43, // 91: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49, // 92: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51, // 93: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46, // 94: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54, // 95: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56, // 96: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58, // 97: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	60, // 98: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
+	1,  // 99: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,  // 100: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13, // 101: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18, // 102: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21, // 103: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25, // 104: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30, // 105: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34, // 106: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37, // 107: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40, // 108: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44, // 109: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50, // 110: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53, // 111: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47, // 112: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55, // 113: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57, // 114: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59, // 115: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	61, // 116: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
+	99, // [99:117] is the sub-list for method output_type
+	81, // [81:99] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }

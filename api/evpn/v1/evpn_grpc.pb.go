@@ -4,12 +4,18 @@
 // - protoc             v3.21.12
 // source: evpn/v1/evpn.proto
 
-// The gRPC contract of evpnd. It is served on a UNIX socket (default /run/evpnd/evpnd.sock), together with
-// grpc.health.v1 (services "bgp", "kernel", "devices", and "" for the first two together) and server reflection.
+// The gRPC contract of evpnd. It is served on a UNIX socket (default /run/evpnd/evpnd.sock), and where the configuration says
+// so on TCP with TLS, together with grpc.health.v1 (services "bgp", "kernel", "devices", and "" for the first two together)
+// and server reflection. Who may only read gets PERMISSION_DENIED from every method of AdminService, and who is not known
+// from every method there is.
 //
 // Addresses, MACs, RDs and RTs are text, as operators write them: "10.255.0.2", "fd00:255::2", "02:00:00:00:00:01",
 // "10.255.0.1:100", "65000:100". Words with a fixed set of values (state, origin, direction) are lower-case text; the
-// sets may grow, so a client must accept a word it does not know. Changes to this file are additive.
+// sets may grow, so a client must accept a word it does not know.
+//
+// This is version 1, and frozen: names, numbers and types of what is here stay, and so does what they mean. What is added is
+// new fields, messages, methods and words; frozen.txt lists all there is, and a test compares. What has to differ otherwise
+// becomes a package evpn.v2, served beside this one.
 
 package evpnv1
 
@@ -49,8 +55,9 @@ const (
 //
 // Answers come in a fixed order: by VNI, then MAC or IP as numbers. Calls that stream send messages of at most 500 items,
 // and at least one message, so that as_of arrives even with no items. Every answer is one consistent snapshot, taken at
-// as_of, but for ListMACs and ListNeighbors, whose tables can be large: their rows are read 500 at a time, each as it is at
-// that moment, and as_of is when reading began. Rows that come or go meanwhile may be there or not. Use Watch to be right.
+// as_of, but for ListMACs, ListNeighbors and ListRoutes, whose tables can be large: their rows are read 500 at a time, each as
+// it is at that moment, and as_of is when reading began. Rows that come or go meanwhile may be there or not. Use Watch to be
+// right.
 //
 // Errors: INVALID_ARGUMENT for a filter that cannot be read; NOT_FOUND for a VNI that is neither served nor configured
 // (ListVNIs, ListVTEPs, ListMACs, ListNeighbors). A filter that matches nothing else gives no items and no error.
@@ -58,11 +65,11 @@ type InspectServiceClient interface {
 	// GetStatus tells how the daemon itself is.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// ListPeers lists BGP neighbours, configured and dynamic.
-	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
+	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeersResponse], error)
 	// ListVNIs lists the VNIs that are served, off or faulty, each with what is wrong with it in plain words.
-	ListVNIs(ctx context.Context, in *ListVNIsRequest, opts ...grpc.CallOption) (*ListVNIsResponse, error)
+	ListVNIs(ctx context.Context, in *ListVNIsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVNIsResponse], error)
 	// ListVTEPs lists remote VTEPs, once for each VNI they are part of.
-	ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (*ListVTEPsResponse, error)
+	ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error)
 	// ListMACs lists the MAC table: for each MAC of a VNI the owner that was chosen.
 	ListMACs(ctx context.Context, in *ListMACsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListMACsResponse], error)
 	// ListNeighbors lists ARP and ND bindings: for each IP of a VNI the MAC that was chosen.
@@ -80,10 +87,12 @@ type InspectServiceClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Watch sends tables as they are, and then what changes in them, until the client ends it. A stream begins with reset, then
 	// come all rows, then synced, then changes: rows that are new or different as a whole, and the names of those that are
-	// gone. Several changes of one row may come as one. A reader that is so slow that changes had to be forgotten is told how
-	// many (lost), and unless it watches events only, everything begins anew with reset. With a token of a message it had, a
-	// client that asks for the same kinds and VNI goes on behind that message, if that is still remembered; otherwise the stream
-	// begins with lost and reset, or with reset alone when the daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
+	// gone. Several changes of one row may come as one; rows of peers and VNIs, in which much is counted, are looked at once a
+	// second. A reader that is so slow that changes had to be forgotten is told how many (lost), and unless it watches events
+	// only, everything begins anew with reset; the same happens to routes when very many change at once, as with a session
+	// that is lost. With a token of a message it had, a client that asks for the same kinds and VNI goes on behind that
+	// message, if that is still remembered; otherwise the stream begins with lost and reset, or with reset alone when the
+	// daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
 	// NOT_FOUND: no such VNI.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// GetConfig returns the configuration in force. Secrets are not in it.
@@ -110,39 +119,66 @@ func (c *inspectServiceClient) GetStatus(ctx context.Context, in *GetStatusReque
 	return out, nil
 }
 
-func (c *inspectServiceClient) ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error) {
+func (c *inspectServiceClient) ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeersResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListPeersResponse)
-	err := c.cc.Invoke(ctx, InspectService_ListPeers_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[0], InspectService_ListPeers_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[ListPeersRequest, ListPeersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
 
-func (c *inspectServiceClient) ListVNIs(ctx context.Context, in *ListVNIsRequest, opts ...grpc.CallOption) (*ListVNIsResponse, error) {
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListPeersClient = grpc.ServerStreamingClient[ListPeersResponse]
+
+func (c *inspectServiceClient) ListVNIs(ctx context.Context, in *ListVNIsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVNIsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListVNIsResponse)
-	err := c.cc.Invoke(ctx, InspectService_ListVNIs_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[1], InspectService_ListVNIs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[ListVNIsRequest, ListVNIsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
 
-func (c *inspectServiceClient) ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (*ListVTEPsResponse, error) {
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListVNIsClient = grpc.ServerStreamingClient[ListVNIsResponse]
+
+func (c *inspectServiceClient) ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListVTEPsResponse)
-	err := c.cc.Invoke(ctx, InspectService_ListVTEPs_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[2], InspectService_ListVTEPs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[ListVTEPsRequest, ListVTEPsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListVTEPsClient = grpc.ServerStreamingClient[ListVTEPsResponse]
 
 func (c *inspectServiceClient) ListMACs(ctx context.Context, in *ListMACsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListMACsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[0], InspectService_ListMACs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[3], InspectService_ListMACs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +197,7 @@ type InspectService_ListMACsClient = grpc.ServerStreamingClient[ListMACsResponse
 
 func (c *inspectServiceClient) ListNeighbors(ctx context.Context, in *ListNeighborsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListNeighborsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[1], InspectService_ListNeighbors_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[4], InspectService_ListNeighbors_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +216,7 @@ type InspectService_ListNeighborsClient = grpc.ServerStreamingClient[ListNeighbo
 
 func (c *inspectServiceClient) ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListRoutesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[2], InspectService_ListRoutes_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[5], InspectService_ListRoutes_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +245,7 @@ func (c *inspectServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest
 
 func (c *inspectServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListEventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[3], InspectService_ListEvents_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[6], InspectService_ListEvents_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +274,7 @@ func (c *inspectServiceClient) Explain(ctx context.Context, in *ExplainRequest, 
 
 func (c *inspectServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[4], InspectService_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InspectService_ServiceDesc.Streams[7], InspectService_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -283,8 +319,9 @@ func (c *inspectServiceClient) CompareConfig(ctx context.Context, in *CompareCon
 //
 // Answers come in a fixed order: by VNI, then MAC or IP as numbers. Calls that stream send messages of at most 500 items,
 // and at least one message, so that as_of arrives even with no items. Every answer is one consistent snapshot, taken at
-// as_of, but for ListMACs and ListNeighbors, whose tables can be large: their rows are read 500 at a time, each as it is at
-// that moment, and as_of is when reading began. Rows that come or go meanwhile may be there or not. Use Watch to be right.
+// as_of, but for ListMACs, ListNeighbors and ListRoutes, whose tables can be large: their rows are read 500 at a time, each as
+// it is at that moment, and as_of is when reading began. Rows that come or go meanwhile may be there or not. Use Watch to be
+// right.
 //
 // Errors: INVALID_ARGUMENT for a filter that cannot be read; NOT_FOUND for a VNI that is neither served nor configured
 // (ListVNIs, ListVTEPs, ListMACs, ListNeighbors). A filter that matches nothing else gives no items and no error.
@@ -292,11 +329,11 @@ type InspectServiceServer interface {
 	// GetStatus tells how the daemon itself is.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// ListPeers lists BGP neighbours, configured and dynamic.
-	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
+	ListPeers(*ListPeersRequest, grpc.ServerStreamingServer[ListPeersResponse]) error
 	// ListVNIs lists the VNIs that are served, off or faulty, each with what is wrong with it in plain words.
-	ListVNIs(context.Context, *ListVNIsRequest) (*ListVNIsResponse, error)
+	ListVNIs(*ListVNIsRequest, grpc.ServerStreamingServer[ListVNIsResponse]) error
 	// ListVTEPs lists remote VTEPs, once for each VNI they are part of.
-	ListVTEPs(context.Context, *ListVTEPsRequest) (*ListVTEPsResponse, error)
+	ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error
 	// ListMACs lists the MAC table: for each MAC of a VNI the owner that was chosen.
 	ListMACs(*ListMACsRequest, grpc.ServerStreamingServer[ListMACsResponse]) error
 	// ListNeighbors lists ARP and ND bindings: for each IP of a VNI the MAC that was chosen.
@@ -314,10 +351,12 @@ type InspectServiceServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Watch sends tables as they are, and then what changes in them, until the client ends it. A stream begins with reset, then
 	// come all rows, then synced, then changes: rows that are new or different as a whole, and the names of those that are
-	// gone. Several changes of one row may come as one. A reader that is so slow that changes had to be forgotten is told how
-	// many (lost), and unless it watches events only, everything begins anew with reset. With a token of a message it had, a
-	// client that asks for the same kinds and VNI goes on behind that message, if that is still remembered; otherwise the stream
-	// begins with lost and reset, or with reset alone when the daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
+	// gone. Several changes of one row may come as one; rows of peers and VNIs, in which much is counted, are looked at once a
+	// second. A reader that is so slow that changes had to be forgotten is told how many (lost), and unless it watches events
+	// only, everything begins anew with reset; the same happens to routes when very many change at once, as with a session
+	// that is lost. With a token of a message it had, a client that asks for the same kinds and VNI goes on behind that
+	// message, if that is still remembered; otherwise the stream begins with lost and reset, or with reset alone when the
+	// daemon was started anew or the question is another. INVALID_ARGUMENT: an unknown kind or topic, or no token of ours.
 	// NOT_FOUND: no such VNI.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// GetConfig returns the configuration in force. Secrets are not in it.
@@ -337,14 +376,14 @@ type UnimplementedInspectServiceServer struct{}
 func (UnimplementedInspectServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
 }
-func (UnimplementedInspectServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
+func (UnimplementedInspectServiceServer) ListPeers(*ListPeersRequest, grpc.ServerStreamingServer[ListPeersResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListPeers not implemented")
 }
-func (UnimplementedInspectServiceServer) ListVNIs(context.Context, *ListVNIsRequest) (*ListVNIsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListVNIs not implemented")
+func (UnimplementedInspectServiceServer) ListVNIs(*ListVNIsRequest, grpc.ServerStreamingServer[ListVNIsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListVNIs not implemented")
 }
-func (UnimplementedInspectServiceServer) ListVTEPs(context.Context, *ListVTEPsRequest) (*ListVTEPsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListVTEPs not implemented")
+func (UnimplementedInspectServiceServer) ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListVTEPs not implemented")
 }
 func (UnimplementedInspectServiceServer) ListMACs(*ListMACsRequest, grpc.ServerStreamingServer[ListMACsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListMACs not implemented")
@@ -412,59 +451,38 @@ func _InspectService_GetStatus_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
-func _InspectService_ListPeers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListPeersRequest)
-	if err := dec(in); err != nil {
-		return nil, err
+func _InspectService_ListPeers_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListPeersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
 	}
-	if interceptor == nil {
-		return srv.(InspectServiceServer).ListPeers(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: InspectService_ListPeers_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(InspectServiceServer).ListPeers(ctx, req.(*ListPeersRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+	return srv.(InspectServiceServer).ListPeers(m, &grpc.GenericServerStream[ListPeersRequest, ListPeersResponse]{ServerStream: stream})
 }
 
-func _InspectService_ListVNIs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListVNIsRequest)
-	if err := dec(in); err != nil {
-		return nil, err
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListPeersServer = grpc.ServerStreamingServer[ListPeersResponse]
+
+func _InspectService_ListVNIs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListVNIsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
 	}
-	if interceptor == nil {
-		return srv.(InspectServiceServer).ListVNIs(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: InspectService_ListVNIs_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(InspectServiceServer).ListVNIs(ctx, req.(*ListVNIsRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+	return srv.(InspectServiceServer).ListVNIs(m, &grpc.GenericServerStream[ListVNIsRequest, ListVNIsResponse]{ServerStream: stream})
 }
 
-func _InspectService_ListVTEPs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListVTEPsRequest)
-	if err := dec(in); err != nil {
-		return nil, err
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListVNIsServer = grpc.ServerStreamingServer[ListVNIsResponse]
+
+func _InspectService_ListVTEPs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListVTEPsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
 	}
-	if interceptor == nil {
-		return srv.(InspectServiceServer).ListVTEPs(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: InspectService_ListVTEPs_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(InspectServiceServer).ListVTEPs(ctx, req.(*ListVTEPsRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+	return srv.(InspectServiceServer).ListVTEPs(m, &grpc.GenericServerStream[ListVTEPsRequest, ListVTEPsResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InspectService_ListVTEPsServer = grpc.ServerStreamingServer[ListVTEPsResponse]
 
 func _InspectService_ListMACs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListMACsRequest)
@@ -605,18 +623,6 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _InspectService_GetStatus_Handler,
 		},
 		{
-			MethodName: "ListPeers",
-			Handler:    _InspectService_ListPeers_Handler,
-		},
-		{
-			MethodName: "ListVNIs",
-			Handler:    _InspectService_ListVNIs_Handler,
-		},
-		{
-			MethodName: "ListVTEPs",
-			Handler:    _InspectService_ListVTEPs_Handler,
-		},
-		{
 			MethodName: "Diagnose",
 			Handler:    _InspectService_Diagnose_Handler,
 		},
@@ -634,6 +640,21 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ListPeers",
+			Handler:       _InspectService_ListPeers_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListVNIs",
+			Handler:       _InspectService_ListVNIs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListVTEPs",
+			Handler:       _InspectService_ListVTEPs_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "ListMACs",
 			Handler:       _InspectService_ListMACs_Handler,
