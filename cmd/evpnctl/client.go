@@ -11,13 +11,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
-// maxMessage leaves room for the tables that come in one message: a hundred thousand VTEPs of VNIs are 10 MB.
-const maxMessage = 64 << 20
+// maxMessage leaves room for 500 rows of a table, each with much to tell.
+const maxMessage = 16 << 20
 
 // call runs fn on a connection to the daemon, with the deadline of --timeout.
 func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientConn) error) error {
@@ -31,8 +30,8 @@ func (c *cli) call(ctx context.Context, fn func(context.Context, *grpc.ClientCon
 // connect runs fn on a connection to the daemon, for as long as it likes.
 func (c *cli) connect(fn func(*grpc.ClientConn) error) error {
 	at := c.at
-	if at.path == "" { // completion, which asks the first one
-		targets, err := parseTargets(c.targets)
+	if at.network == "" { // completion, which asks the first one
+		targets, err := c.parseTargets()
 		if err != nil {
 			return err
 		}
@@ -40,18 +39,25 @@ func (c *cli) connect(fn func(*grpc.ClientConn) error) error {
 	}
 	// gRPC reports a failed dial as text only; the error itself tells "no permission" from "not there".
 	var dialErr atomic.Pointer[error]
+	creds, err := c.tls.credentials(at)
+	if err != nil {
+		return err
+	}
+	if told, ok := creds.(*toldCredentials); ok {
+		told.tell = func(err error) { dialErr.Store(&err) }
+	}
 	conn, err := grpc.NewClient("passthrough:///evpnd",
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, "unix", at.path)
+			conn, err := new(net.Dialer).DialContext(ctx, at.network, at.addr)
 			if err != nil {
 				dialErr.Store(&err)
 			}
 			return conn, err
 		}))
 	if err != nil {
-		return fmt.Errorf("use target %q: %w", at.path, err)
+		return fmt.Errorf("use target %q: %w", at.addr, err)
 	}
 	defer conn.Close()
 	err = fn(conn)
@@ -62,6 +68,9 @@ func (c *cli) connect(fn func(*grpc.ClientConn) error) error {
 }
 
 func unreachable(cause error) error {
+	if errors.Is(cause, errNotBelieved) {
+		return &failure{codes.Unauthenticated, exitPermission, fmt.Errorf("no connection to evpnd: %w", cause)}
+	}
 	if errors.Is(cause, fs.ErrPermission) {
 		return &failure{codes.PermissionDenied, exitPermission, fmt.Errorf("no permission to reach evpnd: %w", cause)}
 	}

@@ -42,6 +42,15 @@ func (c *cli) completeFilters(cmd *cobra.Command) {
 	}
 }
 
+// completeTargets offers the names of the user's configuration, and paths.
+func (c *cli) completeTargets(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(c.known)) {
+		words = append(words, cobra.CompletionWithDesc(name, c.known[name]))
+	}
+	return words, cobra.ShellCompDirectiveDefault
+}
+
 // register panics where the flag does not exist, which is a bug of ours.
 func register(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {

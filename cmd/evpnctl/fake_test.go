@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -30,7 +32,11 @@ func serveFake(socket string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := grpc.NewServer()
+	return serveFakeOn(l, insecure.NewCredentials()), nil
+}
+
+func serveFakeOn(l net.Listener, creds credentials.TransportCredentials) (stop func()) {
+	s := grpc.NewServer(grpc.Creds(creds))
 	parts := health.NewServer()
 	parts.SetServingStatus("bgp", healthv1.HealthCheckResponse_SERVING)
 	healthv1.RegisterHealthServer(s, parts)
@@ -42,7 +48,7 @@ func serveFake(socket string) (stop func(), err error) {
 		defer close(done)
 		_ = s.Serve(l)
 	}()
-	return func() { s.Stop(); <-done }, nil
+	return func() { s.Stop(); <-done }
 }
 
 type admin struct {

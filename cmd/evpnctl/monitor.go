@@ -69,7 +69,7 @@ targets are followed at once; what they tell comes in the order in which it arri
 
 // follow prints what Watch sends of all targets, until it is interrupted or all of them have failed.
 func (c *cli) follow(ctx context.Context, req *evpnv1.WatchRequest) error {
-	targets, err := parseTargets(c.targets)
+	targets, err := c.parseTargets()
 	if err != nil {
 		return err
 	}

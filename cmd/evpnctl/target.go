@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"path"
 	"strings"
 
@@ -13,31 +15,43 @@ import (
 
 // target is one daemon that is asked.
 type target struct {
-	name string // as it is printed beside what it answers
-	path string // of its socket
+	name    string // as it is printed beside what it answers
+	network string // unix, tcp; "": none was chosen yet
+	addr    string // path of its socket, or host:port
 }
 
-// parseTarget accepts unix:///path, unix:path and a bare path, each also behind a name of the user's: h1=/run/h1.sock. The
-// daemon serves nothing but UNIX sockets.
+// parseTarget accepts unix:///path, unix:path, a bare path and tcp:host:port, each also behind a name of the user's:
+// h1=/run/h1.sock.
 func parseTarget(s string) (target, error) {
-	name, socket, named := strings.Cut(s, "=")
+	name, addr, named := strings.Cut(s, "=")
 	if !named || strings.ContainsAny(name, "/:") {
-		name, socket = "", s
+		name, addr = "", s
 	}
-	p := strings.TrimPrefix(strings.TrimPrefix(socket, "unix:"), "//")
-	if p == "" || p == socket && !strings.Contains(socket, "/") {
-		return target{}, fmt.Errorf("target %q: want unix:///path/of/socket, or NAME=unix:///path/of/socket", s)
+	if hostport, ok := strings.CutPrefix(addr, "tcp:"); ok {
+		hostport = strings.TrimPrefix(hostport, "//")
+		if host, port, err := net.SplitHostPort(hostport); err != nil || host == "" || port == "" {
+			return target{}, fmt.Errorf("target %q: want tcp:host:port", s)
+		}
+		return target{cmp.Or(name, hostport), "tcp", hostport}, nil
 	}
-	if name == "" {
-		name = path.Clean(p)
+	p := strings.TrimPrefix(strings.TrimPrefix(addr, "unix:"), "//")
+	if p == "" || p == addr && !strings.Contains(addr, "/") {
+		return target{}, fmt.Errorf("target %q: want unix:///path/of/socket, tcp:host:port, or NAME= and one of these", s)
 	}
-	return target{name, p}, nil
+	return target{cmp.Or(name, path.Clean(p)), "unix", p}, nil
 }
 
-func parseTargets(all []string) ([]target, error) {
+// parseTargets reads all targets that are to be asked; names alone are those of the user's configuration.
+func (c *cli) parseTargets() ([]target, error) {
+	if c.wrong != nil {
+		return nil, c.wrong
+	}
 	var targets []target
 	seen := map[string]bool{}
-	for _, s := range all {
+	for _, s := range c.targets {
+		if known := c.known[s]; known != "" {
+			s += "=" + known
+		}
 		t, err := parseTarget(s)
 		if err != nil {
 			return nil, err
@@ -63,7 +77,7 @@ func (r reported) Error() string { return fmt.Sprintf("failed with exit code %d"
 // reported at once and keeps none of the others from being asked; the error is then the worst exit code. What fn prints is
 // headed by the target's name, and values for programs get a key "target" and go into one list; tables have a column instead.
 func (c *cli) each(fn func(*cli) error) error {
-	targets, err := parseTargets(c.targets)
+	targets, err := c.parseTargets()
 	if err != nil {
 		return err
 	}

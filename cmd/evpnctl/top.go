@@ -34,7 +34,7 @@ q ends. MOVES/H counts the moves of the last hour that evpnd remembers. Colours 
 					return errors.New("top wants a terminal; evpnctl monitor does not")
 				}
 			}
-			targets, err := parseTargets(c.targets)
+			targets, err := c.parseTargets()
 			if err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ localhost, an address, or one of --host are refused, which keeps pages of other 
 		Example: "  evpnctl web\n  evpnctl web --listen 127.0.0.1:8080 --target h1=/run/h1.sock,h2=/run/h2.sock",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			targets, err := parseTargets(c.targets)
+			targets, err := c.parseTargets()
 			if err != nil {
 				return err
 			}

@@ -31,7 +31,7 @@ func newWeb(t *testing.T, names ...string) (url string) {
 		}
 		t.Cleanup(stop)
 	}
-	parsed, err := parseTargets(targets)
+	parsed, err := (&cli{targets: targets}).parseTargets()
 	if err != nil {
 		t.Fatal(err)
 	}

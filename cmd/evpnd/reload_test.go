@@ -2,15 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +16,7 @@ import (
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
 	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/internal/certtest"
 )
 
 // The daemon whose configuration is changed, one that it dials and one that dials it.
@@ -86,7 +79,7 @@ var edits = map[string][]string{
 }
 
 // listener is a TCP listener of the API; the files are made by the test.
-const listener = "listen: \"127.0.0.1:9474\", certificate: api.crt, key: api.key, client-ca: api.crt, admins: [ops]"
+const listener = "listen: \"127.0.0.1:9474\", certificate: api.crt, key: api.key, client-ca: ca.crt, admins: [ops]"
 
 func init() {
 	for key, value := range map[string]string{
@@ -180,7 +173,8 @@ func TestEffects(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(p.dir, "key"), []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	writeKeyPair(t, p.dir)
+	ca := certtest.New(t, "clients")
+	ca.Write(p.dir, "api", ca.Server())
 	base := p.file()
 	for _, key := range config.Keys() {
 		text := base
@@ -217,32 +211,6 @@ func TestEffects(t *testing.T) {
 		}
 		if _, err := p.reload(ctx, base); err != nil {
 			t.Fatalf("%s, back: %v", key.Path(), err)
-		}
-	}
-}
-
-// writeKeyPair makes a certificate that is its own CA, api.crt, and its key, api.key.
-func writeKeyPair(t *testing.T, dir string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), Subject: pkix.Name{CommonName: "ops"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"ops"}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{"api.crt": {Type: "CERTIFICATE", Bytes: der}, "api.key": {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
 		}
 	}
 }

@@ -30,6 +30,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/internal/certtest"
 )
 
 // Groups of these tests: of the socket and of those who may change things. Their names are Debian's; see group.
@@ -51,7 +52,7 @@ func group(t testing.TB, name string) int {
 // guarded is a daemon with both listeners, whose clients have different permissions.
 type guarded struct {
 	*client
-	ca *authority
+	ca *certtest.Authority
 	at string // of the TCP listener
 }
 
@@ -62,9 +63,9 @@ func newGuarded(t testing.TB) *guarded {
 	}
 	group(t, socketGroup)
 	group(t, adminGroup)
-	g := &guarded{ca: newAuthority(t, "clients")}
+	g := &guarded{ca: certtest.New(t, "clients")}
 	g.client = newClient(t, populatedConfig, func(opts *Options, w *world) {
-		g.ca.server(w.dir)
+		g.ca.Write(w.dir, "api", g.ca.Server())
 		for dir := w.dir; dir != os.TempDir(); dir = filepath.Dir(dir) { // strangers must come as far as the socket
 			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -95,7 +96,7 @@ func newGuarded(t testing.TB) *guarded {
 
 // overTCP connects with a certificate, or without.
 func (g *guarded) overTCP(cert ...tls.Certificate) *grpc.ClientConn {
-	return dialled(g.t, "passthrough:///"+g.at, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: g.ca.pool(), Certificates: cert})))
+	return dialled(g.t, "passthrough:///"+g.at, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: g.ca.Pool(), Certificates: cert})))
 }
 
 // as connects to the socket as a user with groups.
@@ -232,7 +233,7 @@ func TestPermissions(t *testing.T) {
 	if names := fmt.Sprint(all); len(all) < 20 || !strings.Contains(names, "AdminService.Reload") || !strings.Contains(names, "ServerReflectionInfo") {
 		t.Fatalf("the server has %v", names)
 	}
-	foreign := newAuthority(t, "somebody else")
+	foreign := certtest.New(t, "somebody else")
 	sockets, staff := group(t, socketGroup), group(t, adminGroup)
 	before := g.inForce()
 	for _, row := range []struct {
@@ -243,16 +244,16 @@ func TestPermissions(t *testing.T) {
 		words  string     // of a refusal
 	}{
 		{"member of the socket's group", g.as(stranger, sockets), mayRead, 0, "user 4711 may only read"},
-		{"a DNS name of readers", g.overTCP(g.ca.client("x", "reader.example", "")), mayRead, 0, `client ["reader.example"] may only read`},
-		{"a URI of readers", g.overTCP(g.ca.client("", "", "spiffe://x/reader")), mayRead, 0, "may only read"},
-		{"a common name of readers", g.overTCP(g.ca.client("old-reader", "", "")), mayRead, 0, "may only read"},
+		{"a DNS name of readers", g.overTCP(g.ca.Client("x", "reader.example", "")), mayRead, 0, `client ["reader.example"] may only read`},
+		{"a URI of readers", g.overTCP(g.ca.Client("", "", "spiffe://x/reader")), mayRead, 0, "may only read"},
+		{"a common name of readers", g.overTCP(g.ca.Client("old-reader", "", "")), mayRead, 0, "may only read"},
 		{"a stranger", g.as(stranger), mayNothing, codes.Unavailable, "permission denied"},
 		{"only member of the admin group", g.as(stranger, staff), mayNothing, codes.Unavailable, "permission denied"},
-		{"a name nobody listed", g.overTCP(g.ca.client("", "other.example", "")), mayNothing, codes.PermissionDenied, `client ["other.example"] may not use this evpnd`},
-		{"a common name beside another name", g.overTCP(g.ca.client("admin.example", "other.example", "")), mayNothing, codes.PermissionDenied, ""},
-		{"no name at all", g.overTCP(g.ca.client("", "", "")), mayNothing, codes.PermissionDenied, ""},
+		{"a name nobody listed", g.overTCP(g.ca.Client("", "other.example", "")), mayNothing, codes.PermissionDenied, `client ["other.example"] may not use this evpnd`},
+		{"a common name beside another name", g.overTCP(g.ca.Client("admin.example", "other.example", "")), mayNothing, codes.PermissionDenied, ""},
+		{"no name at all", g.overTCP(g.ca.Client("", "", "")), mayNothing, codes.PermissionDenied, ""},
 		{"no certificate", g.overTCP(), mayNothing, codes.Unavailable, ""},
-		{"a certificate of another CA", g.overTCP(foreign.client("", "admin.example", "")), mayNothing, codes.Unavailable, ""},
+		{"a certificate of another CA", g.overTCP(foreign.Client("", "admin.example", "")), mayNothing, codes.Unavailable, ""},
 		{"no TLS", dialled(t, "passthrough:///"+g.at, grpc.WithTransportCredentials(insecure.NewCredentials())), mayNothing, codes.Unavailable, ""},
 	} {
 		for _, method := range all {
@@ -273,7 +274,7 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("%s changed something (-before +after):\n%s", row.client, d)
 		}
 	}
-	for _, admin := range []*grpc.ClientConn{g.conn, g.as(stranger, sockets, staff), g.overTCP(g.ca.client("", "admin.example", ""))} {
+	for _, admin := range []*grpc.ClientConn{g.conn, g.as(stranger, sockets, staff), g.overTCP(g.ca.Client("", "admin.example", ""))} {
 		for _, method := range all {
 			if code, message := codeOf(g.ctx, admin, method, false); code == codes.PermissionDenied || code == codes.Unavailable {
 				t.Errorf("an admin, %s: %s, %s", method.FullName(), code, message)
@@ -285,8 +286,8 @@ func TestPermissions(t *testing.T) {
 // TestOldTLS: nothing before TLS 1.3 is spoken.
 func TestOldTLS(t *testing.T) {
 	g := newGuarded(t)
-	cert := g.ca.client("", "admin.example", "")
-	c, err := tls.Dial("tcp", g.at, &tls.Config{RootCAs: g.ca.pool(), Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS12})
+	cert := g.ca.Client("", "admin.example", "")
+	c, err := tls.Dial("tcp", g.at, &tls.Config{RootCAs: g.ca.Pool(), Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS12})
 	if err == nil {
 		c.Close()
 		t.Fatal("TLS 1.2 is spoken")

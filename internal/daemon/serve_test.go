@@ -18,6 +18,7 @@ import (
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
 	"github.com/evpnd/evpnd/config"
+	"github.com/evpnd/evpnd/internal/certtest"
 )
 
 // freePort is an address that nobody listens on.
@@ -46,7 +47,7 @@ func (g *guarded) reloadAPI(api string) (codes.Code, string) {
 func TestListenersMove(t *testing.T) {
 	g := newGuarded(t)
 	tcp, metrics, socket := freePort(t), freePort(t), filepath.Join(g.dir, "moved.sock")
-	admin := g.overTCP(g.ca.client("", "admin.example", ""))
+	admin := g.overTCP(g.ca.Client("", "admin.example", ""))
 	if _, err := evpnv1.NewInspectServiceClient(admin).GetStatus(g.ctx, &evpnv1.GetStatusRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestListenersMove(t *testing.T) {
 	g.inspect, g.admin = evpnv1.NewInspectServiceClient(g.conn), evpnv1.NewAdminServiceClient(g.conn)
 	g.status()
 	g.at = tcp
-	if _, err := evpnv1.NewInspectServiceClient(g.overTCP(g.ca.client("", "new.example", ""))).GetStatus(g.ctx, &evpnv1.GetStatusRequest{}); err != nil {
+	if _, err := evpnv1.NewInspectServiceClient(g.overTCP(g.ca.Client("", "new.example", ""))).GetStatus(g.ctx, &evpnv1.GetStatusRequest{}); err != nil {
 		t.Error(err)
 	}
 	if code, message := g.reloadAPI("socket: " + socket); code != codes.OK {
@@ -144,7 +145,7 @@ func (g *guarded) stays(name, free, socket string) {
 	g.t.Helper()
 	g.status()
 	g.get("/metrics")
-	if _, err := evpnv1.NewInspectServiceClient(g.overTCP(g.ca.client("", "admin.example", ""))).GetStatus(g.ctx, &evpnv1.GetStatusRequest{}); err != nil {
+	if _, err := evpnv1.NewInspectServiceClient(g.overTCP(g.ca.Client("", "admin.example", ""))).GetStatus(g.ctx, &evpnv1.GetStatusRequest{}); err != nil {
 		g.t.Errorf("%s: %v", name, err)
 	}
 	if _, err := net.Dial("tcp", free); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -166,15 +167,15 @@ func TestPermissionTakenAway(t *testing.T) {
 	}{
 		{"name", func(g *guarded) string { return strings.Replace(g.api, "admin.example", "other.example", 1) }, codes.PermissionDenied},
 		{"CA", func(g *guarded) string {
-			next := newAuthority(g.t, "next")
-			next.server(g.dir)
-			g.ca.cert = next.cert // what clients trust; theirs are of the old one
+			next := certtest.New(g.t, "next")
+			next.Write(g.dir, "api", next.Server())
+			g.ca = next // whom clients trust; their own certificate is of the old one
 			return g.api
 		}, codes.Unavailable},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			g := newGuarded(t)
-			cert := g.ca.client("", "admin.example", "")
+			cert := g.ca.Client("", "admin.example", "")
 			conn := g.overTCP(cert)
 			stream, err := evpnv1.NewInspectServiceClient(conn).Watch(g.ctx, &evpnv1.WatchRequest{})
 			if err == nil {

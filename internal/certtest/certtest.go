@@ -1,4 +1,5 @@
-package daemon
+// Package certtest makes certificates for tests.
+package certtest
 
 import (
 	"crypto/ecdsa"
@@ -17,16 +18,17 @@ import (
 	"time"
 )
 
-// authority is a CA made up for a test.
-type authority struct {
+// Authority is a CA made up for a test.
+type Authority struct {
 	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t testing.TB, name string) *authority {
+// New makes a CA.
+func New(t testing.TB, name string) *Authority {
 	t.Helper()
-	a := &authority{t: t}
+	a := &Authority{t: t}
 	_, a.cert, a.key = a.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	})
@@ -34,17 +36,14 @@ func newAuthority(t testing.TB, name string) *authority {
 }
 
 // sign fills in what every certificate has; without a CA yet it signs itself.
-func (a *authority) sign(c *x509.Certificate) ([]byte, *x509.Certificate, *ecdsa.PrivateKey) {
+func (a *Authority) sign(c *x509.Certificate) ([]byte, *x509.Certificate, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	c.SerialNumber = big.NewInt(time.Now().UnixNano())
-	c.NotBefore = time.Now().Add(-time.Hour)
-	if c.NotAfter.IsZero() {
-		c.NotAfter = time.Now().Add(time.Hour)
-	}
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 	parent, signer := a.cert, a.key
 	if parent == nil {
 		parent, signer = c, key
@@ -60,8 +59,8 @@ func (a *authority) sign(c *x509.Certificate) ([]byte, *x509.Certificate, *ecdsa
 	return der, cert, key
 }
 
-// client makes the certificate of a client: with a DNS name or a URI when it has one, else only with a common name.
-func (a *authority) client(commonName, dns, uri string) tls.Certificate {
+// Client makes the certificate of a client: with a DNS name or a URI where they are not "", and a common name.
+func (a *Authority) Client(commonName, dns, uri string) tls.Certificate {
 	c := &x509.Certificate{Subject: pkix.Name{CommonName: commonName}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	if dns != "" {
 		c.DNSNames = []string{dns}
@@ -73,27 +72,33 @@ func (a *authority) client(commonName, dns, uri string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// server makes the certificate of a server on 127.0.0.1, and puts it, its key and the CA into files of a folder.
-func (a *authority) server(dir string) {
-	a.t.Helper()
+// Server makes the certificate of a server on 127.0.0.1.
+func (a *Authority) Server() tls.Certificate {
 	der, _, key := a.sign(&x509.Certificate{
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Write puts a certificate and its key into name.crt and name.key in a folder, and the CA into ca.crt.
+func (a *Authority) Write(dir, name string, c tls.Certificate) {
+	a.t.Helper()
+	private, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	for name, block := range map[string]*pem.Block{
-		"api.crt": {Type: "CERTIFICATE", Bytes: der}, "api.key": {Type: "PRIVATE KEY", Bytes: private},
+	for file, block := range map[string]*pem.Block{
+		name + ".crt": {Type: "CERTIFICATE", Bytes: c.Certificate[0]}, name + ".key": {Type: "PRIVATE KEY", Bytes: private},
 		"ca.crt": {Type: "CERTIFICATE", Bytes: a.cert.Raw},
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
 			a.t.Fatal(err)
 		}
 	}
 }
 
-func (a *authority) pool() *x509.CertPool {
+// Pool has the CA.
+func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
