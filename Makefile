@@ -117,13 +117,13 @@ lint: imports $(TOOLS)/golangci-lint ## golangci-lint, and who may import what
 imports: ## who may import what, without golangci-lint
 	tools/imports
 
-gen: $(TOOLS)/protoc-gen-go ## generate the Go of api/ from its .proto, and docs/configuration.md
+gen: $(TOOLS)/protoc-gen-go ## generate the Go of api/ from its .proto, docs/configuration.md and docs/evpnd.schema.json
 	tools/gen/gen api
-	go test ./config -run TestConfigurationDoc -update
+	go test ./config -run 'TestConfigurationDoc|TestSchemaFile' -update
 
 gen-check: $(TOOLS)/protoc-gen-go ## fail when the generated Go is not that of the .proto
 	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; tools/gen/gen "$$tmp"; \
-	diff -ru --exclude='*.proto' --ignore-matching-lines='^//.*protoc ' api "$$tmp" || \
+	diff -ru --exclude='*.proto' --exclude='frozen*' --ignore-matching-lines='^//.*protoc ' api "$$tmp" || \
 		{ echo 'generated code is stale: run make gen' >&2; exit 1; }
 
 deps: ## install what the tests need, when it is missing and we are root
