@@ -94,6 +94,15 @@ func command() *cobra.Command {
 		Example: "  evpnd check -c /etc/evpnd/evpnd.yaml",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return check(cmd.OutOrStdout(), path) },
+	}, &cobra.Command{
+		Use:     "schema",
+		Short:   "Print the JSON Schema of configuration files, for editors",
+		Example: "  evpnd schema > evpnd.schema.json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(config.Schema())
+			return err
+		},
 	}, diffCommand(&path), manual.Command("8", configPage()))
 	return root
 }
