@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -18,6 +19,9 @@ func (c *cli) configCommand() *cobra.Command {
 			"  evpnctl show config > running.yaml",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if c.watch {
+				return errors.New("show config has nothing to --watch: it changes by a reload only")
+			}
 			if err := c.readWords(cmd, args); err != nil {
 				return err
 			}

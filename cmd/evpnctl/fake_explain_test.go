@@ -85,6 +85,16 @@ func (inspect) Watch(r *evpnv1.WatchRequest, stream grpc.ServerStreamingServer[e
 	case "neighbor":
 		row := &evpnv1.Neighbor{Vni: 100, Ip: "172.16.100.2", Mac: "02:00:00:00:00:02", Origin: "remote", Vtep: "10.255.0.2", Kernel: &evpnv1.KernelEntry{State: "pending"}}
 		messages = append(messages, &evpnv1.WatchResponse{Neighbors: []*evpnv1.Neighbor{row}})
+	case "route":
+		row := &evpnv1.Route{Rd: "10.255.0.2:100", Key: "[3]:[0]:[32]:[10.255.0.2]", Peer: "10.0.0.254", NextHop: "10.255.0.2", Status: "chosen", Stale: "stale"}
+		messages = append(messages, &evpnv1.WatchResponse{Routes: []*evpnv1.Route{row}},
+			&evpnv1.WatchResponse{Gone: []*evpnv1.GoneRow{{Kind: "route", Rd: row.Rd, Key: row.Key, Peer: row.Peer}}})
+	case "peer":
+		peers, _ := fakePeers(&evpnv1.ListPeersRequest{})
+		messages = append(messages, &evpnv1.WatchResponse{Peers: peers.Peers}, &evpnv1.WatchResponse{Gone: []*evpnv1.GoneRow{{Kind: "peer", Peer: "10.0.0.254"}}})
+	case "vni":
+		vnis, _ := fakeVNIs(&evpnv1.ListVNIsRequest{})
+		messages = append(messages, &evpnv1.WatchResponse{Vnis: vnis.Vnis}, &evpnv1.WatchResponse{Gone: []*evpnv1.GoneRow{{Kind: "vni", Vni: 200}}})
 	}
 	for _, m := range messages {
 		if err := stream.Send(m); err != nil {

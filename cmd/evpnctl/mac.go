@@ -32,6 +32,7 @@ func (c *cli) macCommand() *cobra.Command {
 			return receive(stream, err, func(r *evpnv1.ListMACsResponse) error { return take(r.Macs, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("MAC", f.mac) },
+		kinds: []string{"mac"},
 	}
 	return tableCommand(c, &cobra.Command{
 		Use:   "mac [VNI]",
@@ -69,6 +70,7 @@ func (c *cli) arpCommand() *cobra.Command {
 			return receive(stream, err, func(r *evpnv1.ListNeighborsResponse) error { return take(r.Neighbors, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("IP", f.ip) },
+		kinds: []string{"neighbor"},
 	}
 	return tableCommand(c, &cobra.Command{
 		Use:     "arp [VNI]",

@@ -50,6 +50,7 @@ type cli struct {
 	known     map[string]string // targets of the user's configuration, by name
 	wrong     error             // with that configuration
 	tls       tlsFiles
+	watch     bool               // show tables again when they change
 	at        target             // set by each
 	values    *[]json.RawMessage // of several targets, for programs; printed when all were asked
 	color     colorMode

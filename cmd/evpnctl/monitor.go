@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -31,9 +32,10 @@ func (c *cli) monitorCommand() *cobra.Command {
 		Short: "Print what happens, as it happens",
 		Long: `Print what happens, as it happens, until interrupted.
 
-With --table, which "mac" and "arp" have, the rows of that table come first, each behind "=", then a line "synced", then each
-row that is new or different behind "=", and the name of each that is gone behind "-". Who reads too slowly is told
-"lost N": so many changes were left out, and with --table all rows come once more, behind a line "reset".
+With --table, which "mac", "arp", "route", "peer" and "vni" have, the rows of that table come first, each behind "=", then a
+line "synced", then each row that is new or different behind "=", and the name of each that is gone behind "-". Who reads too
+slowly is told "lost N": so many changes were left out, and with --table all rows come once more, behind a line "reset"; so do
+routes when very many change at once.
 
 The format jsonl prints the messages of the API, one a line; json is the same here, and yaml a document for each. Several
 targets are followed at once; what they tell comes in the order in which it arrives, with their names.`,
@@ -52,8 +54,10 @@ targets are followed at once; what they tell comes in the order in which it arri
 				req.Kinds, req.Topic = []string{"mac"}, ""
 			case table && req.Topic == "ip":
 				req.Kinds, req.Topic = []string{"neighbor"}, ""
+			case table && slices.Contains([]string{"route", "peer", "vni"}, req.Topic):
+				req.Kinds, req.Topic = []string{req.Topic}, ""
 			case table:
-				return errors.New("--table wants mac or arp")
+				return errors.New("--table wants mac, arp, route, peer or vni")
 			}
 			if c.format == formatJSON {
 				c.format = formatJSONL
@@ -141,8 +145,18 @@ func (c *cli) printWatched(m *evpnv1.WatchResponse, table bool) error {
 		lines = append(lines, fmt.Sprintf("= vni %d %s %s %s %s %s", row.Vni, row.Ip, row.Mac, row.Origin, orDash(at(row.Port, row.Vtep)),
 			standing(row.Origin, row.Announced, row.Duplicate, row.Kernel)))
 	}
+	for _, r := range m.Routes {
+		lines = append(lines, fmt.Sprintf("= route %s %s %s %s %s", r.Rd, r.Key, orDash(r.Peer), orDash(r.NextHop), routeStatus(r)))
+	}
+	for _, p := range m.Peers {
+		lines = append(lines, fmt.Sprintf("= peer %s %s as %d routes %d", p.Address, p.State, p.Asn, p.RoutesReceived))
+	}
+	for _, v := range m.Vnis {
+		lines = append(lines, fmt.Sprintf("= vni %d %s macs %s ips %s vteps %d", v.Vni, v.State, pair(v.MacsLocal, v.MacsRemote),
+			pair(v.NeighborsLocal, v.NeighborsRemote), v.Vteps))
+	}
 	for _, g := range m.Gone {
-		lines = append(lines, fmt.Sprintf("- vni %d %s", g.Vni, cmp.Or(g.Ip, g.Mac)))
+		lines = append(lines, "- "+goneName(g))
 	}
 	for _, e := range m.Events {
 		lines = append(lines, signsFor(os.Getenv).plain(eventLine(e)))
@@ -159,6 +173,20 @@ func (c *cli) printWatched(m *evpnv1.WatchResponse, table bool) error {
 		}
 	}
 	return c.print("%s\n", strings.Join(lines, "\n"))
+}
+
+// goneName names a row that is gone as its line did.
+func goneName(g *evpnv1.GoneRow) string {
+	switch g.Kind {
+	case "route":
+		return fmt.Sprintf("route %s %s %s", g.Rd, g.Key, orDash(g.Peer))
+	case "peer":
+		return "peer " + g.Peer
+	case "vni":
+		return fmt.Sprintf("vni %d", g.Vni)
+	default:
+		return fmt.Sprintf("vni %d %s", g.Vni, cmp.Or(g.Ip, g.Mac))
+	}
 }
 
 // printFollowed prints one message in one of the formats for programs.

@@ -20,6 +20,7 @@ func (c *cli) routeCommand() *cobra.Command {
 			return receive(stream, err, func(r *evpnv1.ListRoutesResponse) error { return take(r.Routes, r.AsOf) })
 		},
 		named: func(*filters) string { return "" },
+		kinds: []string{"route"},
 	}
 	return tableCommand(c, &cobra.Command{
 		Use:   "route [VNI]",

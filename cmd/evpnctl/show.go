@@ -22,9 +22,10 @@ func (c *cli) showCommand() *cobra.Command {
 		Long: `Show one of the tables.
 
 FRR's word order is understood: "show evpn mac vni 100 json", "show bgp l2vpn evpn route type macip".`,
-		Example: "  evpnctl show summary\n  evpnctl show mac 100",
+		Example: "  evpnctl show summary\n  evpnctl show mac 100\n  evpnctl show vni --watch",
 		RunE:    wantSubcommand,
 	}
+	show.PersistentFlags().BoolVar(&c.watch, "watch", false, "show it again whenever it changes, at most once a second, until interrupted")
 	show.AddCommand(c.summaryCommand(), c.statusCommand(), c.vniCommand(), c.vtepCommand(), c.macCommand(),
 		c.arpCommand(), c.routeCommand(), c.configCommand())
 	show.AddCommand(frrAlias("evpn"), frrAlias("bgp", "l2vpn", "evpn"))
@@ -93,6 +94,7 @@ type table[T proto.Message] struct {
 	ask func(context.Context, inspector, *filters, func([]T, moment) error) error
 	// named returns the one thing that was asked for by name, "" when none was: its absence is an error.
 	named func(*filters) string
+	kinds []string // of Watch, that say when it has changed
 	// notes are lines about items, which stand under the table; nil: none.
 	notes func([]T) []string
 }
@@ -107,27 +109,35 @@ func tableCommand[T proto.Message](c *cli, cmd *cobra.Command, t table[T], flags
 		if err := c.readWords(cmd, args); err != nil {
 			return err
 		}
-		list := printerFor(c, t.columns)
-		var notes []string
-		failed := c.each(func(c *cli) error {
-			lines, err := t.print(cmd.Context(), c, f, list)
-			notes = append(notes, lines...)
-			return err
-		})
-		if failed != nil && !list.begun {
-			return failed
+		if c.watch {
+			return c.repaint(cmd.Context(), t.kinds, f.vni, func(c *cli) error { return t.show(cmd.Context(), c, f) })
 		}
-		if err := list.end(); err != nil {
-			return err
-		}
-		if len(notes) > 0 && !c.noHeaders && c.format.forPeople() {
-			if err := c.print("\n%s\n", strings.Join(notes, "\n")); err != nil {
-				return err
-			}
-		}
-		return failed
+		return t.show(cmd.Context(), c, f)
 	}
 	return cmd
+}
+
+// show prints what all targets have.
+func (t table[T]) show(ctx context.Context, c *cli, f *filters) error {
+	list := printerFor(c, t.columns)
+	var notes []string
+	failed := c.each(func(c *cli) error {
+		lines, err := t.print(ctx, c, f, list)
+		notes = append(notes, lines...)
+		return err
+	})
+	if failed != nil && !list.begun {
+		return failed
+	}
+	if err := list.end(); err != nil {
+		return err
+	}
+	if len(notes) > 0 && !c.noHeaders && c.format.forPeople() {
+		if err := c.print("\n%s\n", strings.Join(notes, "\n")); err != nil {
+			return err
+		}
+	}
+	return failed
 }
 
 // print prints what c's target has, and returns the notes about it.

@@ -28,7 +28,13 @@ func (c *cli) summaryCommand() *cobra.Command {
 		if err := c.readWords(cmd, args); err != nil {
 			return err
 		}
-		return c.each(func(c *cli) error { return c.summarize(cmd.Context(), f) })
+		draw := func(c *cli) error {
+			return c.each(func(c *cli) error { return c.summarize(cmd.Context(), f) })
+		}
+		if c.watch {
+			return c.repaint(cmd.Context(), []string{"peer", "vni"}, 0, draw)
+		}
+		return draw(c)
 	}
 	return cmd
 }
@@ -150,22 +156,30 @@ func (c *cli) statusCommand() *cobra.Command {
 			if err := c.readWords(cmd, args); err != nil {
 				return err
 			}
-			return c.each(func(c *cli) error {
-				var r *evpnv1.GetStatusResponse
-				err := c.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) (err error) {
-					r, err = evpnv1.NewInspectServiceClient(conn).GetStatus(ctx, &evpnv1.GetStatusRequest{})
-					return err
-				})
-				if err != nil {
-					return err
-				}
-				if c.format.forPeople() {
-					return c.printStatus(r.Status)
-				}
-				return c.printMessage(r.Status)
-			})
+			draw := func(c *cli) error {
+				return c.each(func(c *cli) error { return c.askStatus(cmd.Context()) })
+			}
+			if c.watch {
+				return c.repaint(cmd.Context(), []string{"event", "peer", "vni"}, 0, draw)
+			}
+			return draw(c)
 		},
 	}
+}
+
+func (c *cli) askStatus(ctx context.Context) error {
+	var r *evpnv1.GetStatusResponse
+	err := c.call(ctx, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		r, err = evpnv1.NewInspectServiceClient(conn).GetStatus(ctx, &evpnv1.GetStatusRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if c.format.forPeople() {
+		return c.printStatus(r.Status)
+	}
+	return c.printMessage(r.Status)
 }
 
 func (c *cli) printStatus(s *evpnv1.Status) error {

@@ -38,6 +38,7 @@ func (c *cli) vniCommand() *cobra.Command {
 			return receive(stream, err, func(r *evpnv1.ListVNIsResponse) error { return take(r.Vnis, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("VNI", nonZero(f.vni)) },
+		kinds: []string{"vni"},
 		notes: faults,
 	}
 	return tableCommand(c, &cobra.Command{
@@ -101,6 +102,7 @@ func (c *cli) vtepCommand() *cobra.Command {
 			return receive(stream, err, func(r *evpnv1.ListVTEPsResponse) error { return take(r.Vteps, r.AsOf) })
 		},
 		named: func(f *filters) string { return named("VTEP", f.vtep) },
+		kinds: []string{"event", "vni"},
 		notes: cutOff,
 	}
 	return tableCommand(c, &cobra.Command{
