@@ -92,7 +92,7 @@ func (a tcpAccess) of(info credentials.AuthInfo) (permission, string) {
 }
 
 // clientNames are the names that a certificate gives its holder: subject alternative names that are DNS names, e-mail
-// addresses or URIs; the common name counts only when there is no alternative name of any kind (RFC 9525 §2).
+// addresses or URIs; the common name counts only when there is no alternative name of any kind, as RFC 6125 §6.4.4 had it.
 func clientNames(cert *x509.Certificate) []string {
 	names := slices.Concat(cert.DNSNames, cert.EmailAddresses)
 	for _, u := range cert.URIs {
