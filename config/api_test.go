@@ -46,8 +46,10 @@ func TestAPIListener(t *testing.T) {
 		{"no such file", `listen: ":1", certificate: api.crt, key: none, client-ca: ca.crt, admins: [a]`, "3:48: key: read none: no such file or directory"},
 		{"a folder", `listen: ":1", certificate: api.crt, key: conf, client-ca: ca.crt, admins: [a]`, "3:48: key: read conf: is no regular file"},
 		{"empty file", `listen: ":1", certificate: api.crt, key: empty, client-ca: ca.crt, admins: [a]`, "3:48: key: read empty: is empty"},
-		{"key of another", `listen: ":1", certificate: api.crt, key: other.key, client-ca: ca.crt, admins: [a]`,
-			"3:34: certificate: api.crt with the key other.key: tls: private key does not match public key"},
+		{
+			"key of another", `listen: ":1", certificate: api.crt, key: other.key, client-ca: ca.crt, admins: [a]`,
+			"3:34: certificate: api.crt with the key other.key: tls: private key does not match public key",
+		},
 		{"no certificate", `listen: ":1", certificate: api.key, key: api.key, client-ca: api.key, admins: [a]`,
 			"3:34: certificate: api.key with the key api.key: tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched\n" +
 				"3:68: client-ca: api.key has no certificate"},

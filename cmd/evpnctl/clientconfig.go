@@ -32,14 +32,15 @@ func clientConfigPath() (path string, wanted bool) {
 	return filepath.Join(dir, "evpnctl", "config.yaml"), false
 }
 
-// readClientConfig reads the user's file; none is no error unless it is wanted. Paths in it start at its folder.
+// readClientConfig reads the user's file; none is no error unless it is wanted, and neither is another user's, whose home a
+// process may have kept. Paths in it start at its folder.
 func readClientConfig() (cfg clientConfig, err error) {
 	path, wanted := clientConfigPath()
 	if path == "" {
 		return cfg, nil
 	}
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && !wanted {
+	if !wanted && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
 		return cfg, nil
 	}
 	if err != nil {
