@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -84,6 +85,16 @@ func (c *toldConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
 		c.tell(fmt.Errorf("%w: it refuses our certificate: %w", errNotBelieved, op.Err))
+	}
+	return n, err
+}
+
+// Write looks for an alert when the other end is gone: it may have come before what we write.
+func (c *toldConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = c.Read(make([]byte, 1)) // whatever else is left is of no use
 	}
 	return n, err
 }
