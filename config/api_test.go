@@ -34,10 +34,12 @@ func TestAPIListener(t *testing.T) {
 	for _, row := range []struct{ name, api, want string }{
 		{"complete", `listen: "10.0.0.1:9474"` + files + `, readers: [a.example, "spiffe://x/y"], admins: [b@example]`, ""},
 		{"only admins", `listen: ":9474"` + files + `, admins: [a]`, ""},
-		{"nothing but an address", `listen: ":9474"`, "3:15: listen: certificate is missing: clients and evpnd know each other by certificates\n" +
-			"3:15: listen: key is missing: clients and evpnd know each other by certificates\n" +
-			"3:15: listen: client-ca is missing: clients and evpnd know each other by certificates\n" +
-			"3:15: listen: readers and admins are missing: nobody could use it"},
+		{
+			"nothing but an address", `listen: ":9474"`, "3:15: listen: certificate is missing: clients and evpnd know each other by certificates\n" +
+				"3:15: listen: key is missing: clients and evpnd know each other by certificates\n" +
+				"3:15: listen: client-ca is missing: clients and evpnd know each other by certificates\n" +
+				"3:15: listen: readers and admins are missing: nobody could use it",
+		},
 		{"nobody", `listen: ":9474"` + files, "3:15: listen: readers and admins are missing: nobody could use it"},
 		{"no address", "key: api.key, admins: [a]", "3:12: key: nothing uses it without listen\n3:30: readers and admins: nothing uses them without listen"},
 		{"no port", `listen: 10.0.0.1` + files + ", admins: [a]", `3:15: listen: want host:port, for instance 127.0.0.1:9473 or [::1]:9473, have "10.0.0.1"`},
@@ -50,9 +52,11 @@ func TestAPIListener(t *testing.T) {
 			"key of another", `listen: ":1", certificate: api.crt, key: other.key, client-ca: ca.crt, admins: [a]`,
 			"3:34: certificate: api.crt with the key other.key: tls: private key does not match public key",
 		},
-		{"no certificate", `listen: ":1", certificate: api.key, key: api.key, client-ca: api.key, admins: [a]`,
+		{
+			"no certificate", `listen: ":1", certificate: api.key, key: api.key, client-ca: api.key, admins: [a]`,
 			"3:34: certificate: api.key with the key api.key: tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched\n" +
-				"3:68: client-ca: api.key has no certificate"},
+				"3:68: client-ca: api.key has no certificate",
+		},
 		{"damaged CA", `listen: ":1", certificate: api.crt, key: api.key, client-ca: damaged, admins: [a]`, "3:68: client-ca: certificate 1 of damaged: x509: malformed certificate"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
