@@ -40,6 +40,9 @@ func Schema() []byte {
 			continue
 		case sectionPeers, sectionDynamicPeers:
 			in["type"] = "object"
+			if name == sectionPeers { // a peer without address is whoever is at the other end of its interface
+				in["anyOf"] = []schema{{"required": []string{"address"}}, {"required": []string{"interface"}}}
+			}
 			in = schema{"type": []string{"array", "null"}, "items": in}
 		case sectionVNIs:
 			in = schema{
@@ -109,10 +112,10 @@ func (k Key) schema() schema {
 	switch k.Type {
 	case "AS number":
 		return asNumber()
-	case "AS number or `internal`":
-		return asNumber("internal")
-	case "AS number, `internal` or `any`":
-		return asNumber("internal", "any")
+	case "AS number, `internal` or `external`":
+		return asNumber("internal", "external")
+	case "AS number, `internal`, `external` or `any`":
+		return asNumber("internal", "external", "any")
 	case "true or false":
 		return schema{"type": "boolean"}
 	case "number":
