@@ -80,7 +80,7 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d.prober = newProber(d.topo, d.ways.changed, log)
 	d.ways.silent = d.prober.why
 	d.answerer = newPingAnswerer(d.topo, d.floods, d.ways, log)
-	d.topo.portsChanged = func() { d.snooper.changed(); d.provisioner.changed() }
+	d.topo.portsChanged, d.topo.unmadeChanged = d.snooper.changed, d.provisioner.changed
 	if err := d.open(opt.ReceiveBuffer); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -200,7 +200,7 @@ func (d *Dataplane) startLinks() error {
 }
 
 func (d *Dataplane) readLinks() error {
-	links, err := dumpLinks(d.reader)
+	links, err := dumpLinks(d.reader, 0)
 	if err != nil {
 		return err
 	}

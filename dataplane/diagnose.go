@@ -202,7 +202,7 @@ func (d *Dataplane) wayTo(vtep netip.Addr) (way, error) {
 func (t *topology) diagnose(hosts hostAddrs, failed map[evpn.VNI]evpn.Fault) (faults []evpn.Fault) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	faults = slices.Clone(t.unserved)
+	faults = t.unserved()
 	for _, vni := range slices.Sorted(maps.Keys(t.opt.VNIs)) {
 		f, bad := failed[vni]
 		switch {
@@ -222,8 +222,9 @@ func (t *topology) diagnose(hosts hostAddrs, failed map[evpn.VNI]evpn.Fault) (fa
 			})
 		}
 	}
+	needed := t.neededBridges()
 	for _, l := range t.links {
-		if t.leftOver(l) {
+		if t.leftOver(l, needed) {
 			faults = append(faults, evpn.Fault{
 				Code: evpn.FaultLeftOver, Ifname: l.name,
 				Detail: l.name + " was made by evpnd for a VNI that the configuration does not name any more",
@@ -234,15 +235,25 @@ func (t *topology) diagnose(hosts hostAddrs, failed map[evpn.VNI]evpn.Fault) (fa
 	return faults
 }
 
+// unserved tells of devices that could be attachments but are not. t.mu is held.
+func (t *topology) unserved() (faults []evpn.Fault) {
+	for _, index := range slices.Sorted(maps.Keys(t.links)) {
+		l := t.links[index]
+		if br := t.links[l.master]; l.kind == "vxlan" && l.vxlan.manyVNIs && br != nil && br.kind == "bridge" {
+			faults = append(faults, faultManyVNIs(l))
+		}
+	}
+	return faults
+}
+
 // missing says why a VNI that is configured has no attachment. t.mu is held.
 func (t *topology) missing(vni evpn.VNI) evpn.Fault {
-	for _, index := range slices.Sorted(maps.Keys(t.links)) {
-		if l := t.links[index]; l.kind == "vxlan" && l.vxlan.vni == vni && !l.vxlan.manyVNIs {
-			return evpn.Fault{
-				Code: evpn.FaultVXLANNotInBridge, Severity: evpn.SeverityError, VNI: vni, Ifname: l.name,
-				Detail: fmt.Sprintf("%s, which has VNI %d, is not a port of a bridge", l.name, vni),
-				Remedy: fmt.Sprintf("ip link set dev %s master BRIDGE", l.name),
-			}
+	if devices := t.vxlans[vni]; len(devices) > 0 {
+		l := t.links[devices[0]]
+		return evpn.Fault{
+			Code: evpn.FaultVXLANNotInBridge, Severity: evpn.SeverityError, VNI: vni, Ifname: l.name,
+			Detail: fmt.Sprintf("%s, which has VNI %d, is not a port of a bridge", l.name, vni),
+			Remedy: fmt.Sprintf("ip link set dev %s master BRIDGE", l.name),
 		}
 	}
 	return evpn.Fault{
@@ -271,8 +282,8 @@ func (t *topology) diagnoseMAC(at *attached) (faults []evpn.Fault) {
 
 // inhabited reports whether a bridge has a port beside VXLAN devices. t.mu is held.
 func (t *topology) inhabited(bridge int) bool {
-	for _, l := range t.links {
-		if l.master == bridge && l.kind != "vxlan" {
+	for port := range t.ports[bridge] {
+		if t.links[port].kind != "vxlan" {
 			return true
 		}
 	}

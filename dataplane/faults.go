@@ -19,6 +19,7 @@ type environment struct {
 	ipv6Wanted  bool       // the VNI has IPv6 neighbours to install
 	suppress    *bool      // what the configuration says of neigh_suppress; nil: nothing
 	mend        mend       // what is about to be changed
+	bound       string     // name of the device that the VXLAN device is bound to; "": none
 }
 
 // faultList collects the faults of one VNI.
@@ -81,8 +82,18 @@ func (l *faultList) vxlan(dev *link, env environment) {
 	}
 	if v.remote.IsValid() && !v.remote.IsUnspecified() {
 		l.warn(evpn.FaultRemoteSet, dev.name, fmt.Sprintf("%s floods to %s whatever BGP says", dev.name, v.remote),
-			fmt.Sprintf("bridge fdb del 00:00:00:00:00:00 dev %s dst %s", dev.name, v.remote))
+			deleteFlood(dev.name, v.remote, env.bound))
 	}
+}
+
+// deleteFlood is the command that takes a dst off the flood list of a device. The kernel finds the one that a device was made
+// with by what it is bound to as well.
+func deleteFlood(dev string, dst netip.Addr, bound string) string {
+	command := fmt.Sprintf("bridge fdb del 00:00:00:00:00:00 dev %s dst %s", dev, dst)
+	if bound != "" {
+		command += " via " + bound
+	}
+	return command
 }
 
 // shortestAgeing is how long a bridge must remember a host that is silent. Below, hosts come and go in BGP all the time.

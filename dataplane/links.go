@@ -42,23 +42,31 @@ func (a *attached) same(b *attached) bool {
 		x.BridgeMAC == y.BridgeMAC && x.Local == y.Local && x.Usable == y.Usable && x.Suppress == y.Suppress
 }
 
-// topology knows the links of the network namespace and the attachments they make.
+// topology knows the links of the network namespace and the attachments they make. What a change of one link costs does not
+// grow with their number: settle.go.
 type topology struct {
 	mu       sync.RWMutex
 	opt      Options
-	links    map[int]*link
-	retired  map[int]string // names of removed devices, whose FDB rows are still being reported
+	links    map[int]*link // each is immutable: a change makes a new one
+	ports    map[int]map[int]bool
+	vxlans   map[evpn.VNI][]int // VXLAN devices with one VNI each, in order of their making
+	retired  map[int]string     // names of removed devices, whose FDB rows are still being reported
 	byVNI    map[evpn.VNI]*attached
 	byDevice map[int]*attached
-	byBridge map[int][]*attached
-	wantIPv6 map[evpn.VNI]bool // VNIs with IPv6 neighbours
-	silenced map[int]bool      // VXLAN devices whose neigh_suppress is on because of us
-	unserved []evpn.Fault      // devices that could be attachments but are not
-	dirty    bool
+	byBridge map[int][]*attached // in order of their VNIs
+	wantIPv6 map[evpn.VNI]bool   // VNIs with IPv6 neighbours
+	silenced map[int]bool        // VXLAN devices whose neigh_suppress is on because of us
+	changed  linkChanges
+	env      environment // as of the last settle
+	carriers carriers
+	unmade   map[evpn.VNI]bool // VNIs whose devices are to be made
+	access   map[int]bool      // ports whose frames are to be read, see wantsFrames
+	turned   map[int]bool      // ports that came into access, left it, or changed, since turnedPorts
 	pending  *pending
 	answers  *answers
 
-	portsChanged func() // told when accessPorts may have changed; must not wait
+	portsChanged  func() // told when turnedPorts has something; must not wait
+	unmadeChanged func() // told when incomplete may say something else; must not wait
 }
 
 // retiredLimit bounds the names kept of removed devices.
@@ -67,10 +75,12 @@ const retiredLimit = 1024
 func newTopology(opt Options, p *pending) *topology {
 	return &topology{
 		opt: opt, pending: p, answers: newAnswers(),
-		portsChanged: func() {},
-		links:        map[int]*link{}, retired: map[int]string{},
+		portsChanged: func() {}, unmadeChanged: func() {},
+		links: map[int]*link{}, ports: map[int]map[int]bool{}, vxlans: map[evpn.VNI][]int{}, retired: map[int]string{},
 		byVNI: map[evpn.VNI]*attached{}, byDevice: map[int]*attached{}, byBridge: map[int][]*attached{},
 		wantIPv6: map[evpn.VNI]bool{}, silenced: map[int]bool{},
+		changed: newLinkChanges(), carriers: newCarriers(),
+		unmade: map[evpn.VNI]bool{}, access: map[int]bool{}, turned: map[int]bool{},
 	}
 }
 
@@ -81,15 +91,17 @@ func (t *topology) update(m linkMessage) {
 	old := t.links[m.index]
 	if m.family == unix.AF_BRIDGE { // speaks of the port only
 		if old != nil && m.hasPort && old.port != m.port {
-			old.port, t.dirty = m.port, true
+			l := *old
+			l.port = m.port
+			t.put(m.index, &l)
 		}
 		return
 	}
 	if m.family == unix.AF_INET6 {
-		if old != nil && old.kind == "bridge" {
-			off := ipv6Off(old.name)
-			t.dirty = t.dirty || off != old.ipv6Off
-			old.ipv6Off = off
+		if old != nil && old.kind == "bridge" && old.ipv6Off != ipv6Off(old.name) {
+			l := *old
+			l.ipv6Off = !old.ipv6Off
+			t.put(m.index, &l)
 		}
 		return
 	}
@@ -111,7 +123,7 @@ func (t *topology) update(m linkMessage) {
 		t.wiped(l.master)
 	}
 	if old == nil || *old != l {
-		t.links[l.index], t.dirty = &l, true
+		t.put(l.index, &l)
 	}
 }
 
@@ -136,10 +148,59 @@ func (t *topology) remove(m linkMessage) {
 			clear(t.retired)
 		}
 		t.retired[l.index] = l.name
-		delete(t.links, l.index)
+		t.put(l.index, nil)
 		delete(t.silenced, l.index)
-		t.dirty = true
 	}
+}
+
+// put replaces what is known of a link, nil saying that it is gone, in all tables of links. t.mu is held.
+func (t *topology) put(index int, l *link) {
+	if old := t.links[index]; old != nil {
+		t.changed.note(old)
+		if delete(t.ports[old.master], index); len(t.ports[old.master]) == 0 {
+			delete(t.ports, old.master)
+		}
+		if vni, ok := old.singleVNI(); ok {
+			t.vxlans[vni] = slices.DeleteFunc(t.vxlans[vni], func(i int) bool { return i == index })
+			if len(t.vxlans[vni]) == 0 {
+				delete(t.vxlans, vni)
+			}
+		}
+		if l == nil || l.name != old.name {
+			t.changed.all = t.changed.all || t.carriesVXLAN(index) // faults have its name
+		}
+	}
+	delete(t.links, index)
+	if l == nil {
+		return
+	}
+	t.changed.note(l)
+	t.links[index] = l
+	if l.master != 0 {
+		if t.ports[l.master] == nil {
+			t.ports[l.master] = map[int]bool{}
+		}
+		t.ports[l.master][index] = true
+	}
+	if vni, ok := l.singleVNI(); ok {
+		at, _ := slices.BinarySearch(t.vxlans[vni], index)
+		t.vxlans[vni] = slices.Insert(t.vxlans[vni], at, index)
+	}
+}
+
+// carriesVXLAN reports whether a VXLAN device is bound to a link. t.mu is held.
+func (t *topology) carriesVXLAN(index int) bool {
+	for _, devices := range t.vxlans {
+		if slices.ContainsFunc(devices, func(dev int) bool { return t.links[dev].vxlan.bound == index }) {
+			return true
+		}
+	}
+	return false
+}
+
+// singleVNI returns the VNI of a VXLAN device that has one.
+func (l *link) singleVNI() (evpn.VNI, bool) {
+	return l.vxlan.vni, l.kind == "vxlan" && !l.vxlan.manyVNIs && l.vxlan.vni.Check() == nil
 }
 
 // replace takes in a whole dump.
@@ -164,7 +225,7 @@ func (t *topology) replace(dump []linkMessage) {
 
 func (t *topology) configure(opt Options) {
 	t.mu.Lock()
-	t.opt, t.dirty = opt, true
+	t.opt, t.changed.all = opt, true
 	t.mu.Unlock()
 	t.settle()
 }
@@ -178,144 +239,25 @@ func (t *topology) wantsIPv6(vni evpn.VNI) {
 		return
 	}
 	t.mu.Lock()
-	t.wantIPv6[vni], t.dirty = true, true
+	t.wantIPv6[vni], t.changed.vnis[vni] = true, true
 	t.mu.Unlock()
 	t.settle()
 }
 
-// unsettled reports whether links changed since the last settle.
-func (t *topology) unsettled() bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.dirty
-}
-
-// settle brings the attachments up to date with the links, and reports what changed.
-func (t *topology) settle() {
-	if !t.unsettled() {
-		return
-	}
+// turnedPorts returns the ports that changed since it was called last: those whose frames are to be read, and those whose
+// frames are not any more.
+func (t *topology) turnedPorts() (wanted, gone []int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.dirty = false
-	old := t.byVNI
-	t.rebuild()
-	t.answers.serve(t.byVNI)
-	defer t.portsChanged()
-	for _, vni := range slices.Sorted(maps.Keys(old)) {
-		was, at := old[vni], t.byVNI[vni]
-		if at == nil {
-			t.pending.attachment(vni, nil)
-		}
-		if at == nil || at.device != was.device || at.bridge != was.bridge {
-			t.pending.leave(was)
+	for _, index := range slices.Sorted(maps.Keys(t.turned)) {
+		if t.access[index] {
+			wanted = append(wanted, index)
+		} else {
+			gone = append(gone, index)
 		}
 	}
-	for _, vni := range slices.Sorted(maps.Keys(t.byVNI)) {
-		at, was := t.byVNI[vni], old[vni]
-		if at.managed && (was == nil || !was.managed || was.bridge != at.bridge) { // looked at once: sysfs is slow
-			at.mend.pin = !macPinned(t.links[at.bridge])
-		}
-		if was == nil || !was.same(at) || at.mend != (mend{}) {
-			t.pending.attachment(vni, at)
-		}
-		if was == nil || was.device != at.device || was.bridge != at.bridge || was.Usable != at.Usable ||
-			at.Suppress && !was.Suppress { // the answers are filled from what is there
-			t.pending.reread(vni)
-		}
-	}
-}
-
-// rebuild works out the attachments. Of several devices with one VNI, the one made first serves.
-func (t *topology) rebuild() {
-	devices := make(map[evpn.VNI][]*link)
-	t.unserved = nil
-	for _, index := range slices.Sorted(maps.Keys(t.links)) {
-		l := t.links[index]
-		br := t.links[l.master]
-		switch {
-		case l.kind != "vxlan" || br == nil || br.kind != "bridge":
-		case l.vxlan.manyVNIs:
-			t.unserved = append(t.unserved, faultManyVNIs(l))
-		case l.vxlan.vni.Check() == nil && t.opt.serves(l.vxlan.vni):
-			devices[l.vxlan.vni] = append(devices[l.vxlan.vni], l)
-		}
-	}
-	env := t.environment(devices)
-	t.byVNI = make(map[evpn.VNI]*attached, len(devices))
-	before := t.byDevice
-	t.byDevice = make(map[int]*attached, len(devices))
-	t.byBridge = make(map[int][]*attached, len(devices))
-	for vni, devs := range devices {
-		dev := devs[0]
-		br := t.links[dev.master]
-		at := &attached{
-			Attachment: evpn.Attachment{
-				VNI: vni, Device: dev.name, Bridge: br.name, BridgeMAC: br.mac, Local: dev.vxlan.local, Suppress: dev.port.suppress,
-			},
-			device: dev.index, bridge: br.index, remote: dev.vxlan.remote,
-		}
-		p := t.opt.policy(vni)
-		p.manage = p.manage || dev.group == createdGroup
-		at.managed, at.mend = p.manage, wantedMend(dev, br, env, p, t.silencedByUs(dev, before[dev.index], p))
-		env.ipv6Wanted, env.suppress, env.mend = t.wantIPv6[vni], p.suppress, at.mend
-		list, usable := faults(dev, br, env)
-		at.fault(list...)
-		at.Usable = usable
-		for _, other := range devs[1:] {
-			at.fault(faultTwoDevices(dev, other))
-		}
-		t.byVNI[vni], t.byDevice[at.device] = at, at
-		t.byBridge[at.bridge] = append(t.byBridge[at.bridge], at)
-	}
-	for _, ats := range t.byBridge {
-		slices.SortFunc(ats, func(a, b *attached) int { return cmp.Compare(a.VNI, b.VNI) })
-		for _, at := range ats[1:] {
-			at.fault(faultSharedBridge(ats[0], at))
-		}
-	}
-}
-
-// silencedByUs reports whether neigh_suppress of a device, which was attached as was says, is ours to take back.
-func (t *topology) silencedByUs(dev *link, was *attached, p policy) bool {
-	switch {
-	case p.manage && p.suppresses():
-		t.silenced[dev.index] = true
-	case was != nil && was.Suppress && !dev.port.suppress: // taken back
-		delete(t.silenced, dev.index)
-	}
-	return t.silenced[dev.index]
-}
-
-// environment gathers what faults need to know beside the two devices.
-func (t *topology) environment(devices map[evpn.VNI][]*link) environment {
-	overlay := make(map[int]bool, len(devices))
-	for _, devs := range devices {
-		for _, d := range devs {
-			overlay[d.master] = true
-		}
-	}
-	env := environment{vtep: t.opt.VTEP, netfilter: sysctl("net/bridge/bridge-nf-call-iptables") == "1"}
-	for _, l := range t.links {
-		if l.up && !l.loop && l.kind != "vxlan" && !overlay[l.index] && !overlay[l.master] {
-			env.underlayMTU = max(env.underlayMTU, l.mtu)
-		}
-	}
-	return env
-}
-
-// accessPorts returns the ports whose frames are to be read: those of bridges that are served, but for VXLAN devices. What
-// comes through the overlay is another host's to tell (PX-02).
-func (t *topology) accessPorts() map[int]bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	ports := map[int]bool{}
-	for _, l := range t.links {
-		if l.kind != "vxlan" && len(t.snoopedOn(l.master)) > 0 {
-			ports[l.index] = true
-		}
-	}
-	return ports
+	clear(t.turned)
+	return wanted, gone
 }
 
 // accessPort returns the name of a port, and the attachments that frames coming in there are for.
@@ -350,9 +292,9 @@ func (t *topology) snoopedOn(bridge int) []*attached {
 func (t *topology) portIndex(bridge int, name string) int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for _, l := range t.links {
-		if l.master == bridge && l.name == name {
-			return l.index
+	for index := range t.ports[bridge] {
+		if t.links[index].name == name {
+			return index
 		}
 	}
 	return 0

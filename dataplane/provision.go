@@ -85,11 +85,12 @@ func (d *Dataplane) provision() bool {
 	defer d.manager.Unlock()
 	before, faults := d.provisioner.failed(), map[evpn.VNI]evpn.Fault{}
 	opt := d.topo.options()
+	mtu := sync.OnceValue(func() int { return d.underlayMTU(opt.VTEP) }) // the same for all, and not cheap
 	for _, vni := range d.topo.incomplete() {
 		v := opt.VNIs[vni]
 		device, bridge := v.names(vni)
 		log := d.log.WithFields(logrus.Fields{"vni": vni, "ifname": device})
-		made, err := d.create(vni, v)
+		made, err := d.create(vni, v, opt.VTEP, mtu)
 		if made {
 			log.WithField("reason", "create: true, bridge "+bridge).Info("device made")
 		}
@@ -126,12 +127,11 @@ func remedyOf(err error) string {
 }
 
 // create makes what is missing of the devices of a VNI. Each step can be repeated after a crash.
-func (d *Dataplane) create(vni evpn.VNI, v VNIOptions) (made bool, err error) {
-	vtep := d.topo.options().VTEP
+func (d *Dataplane) create(vni evpn.VNI, v VNIOptions, vtep netip.Addr, underlayMTU func() int) (made bool, err error) {
 	if !vtep.IsValid() {
 		return false, errors.New("the VTEP address is not known")
 	}
-	mtu := d.underlayMTU(vtep) - overheadOf(vtep)
+	mtu := underlayMTU() - overheadOf(vtep)
 	if mtu < leastMTU {
 		return false, fmt.Errorf("the underlay's MTU leaves %d octets for the hosts, want at least %d", mtu, leastMTU)
 	}
@@ -318,13 +318,12 @@ func (d *Dataplane) removeDevice(name string) (removed bool, err error) {
 		return false, err
 	}
 	if l.Type() == "bridge" {
-		all, err := d.links.LinkList()
+		ports, err := dumpLinks(d.manager.rtnl, l.Attrs().Index)
 		if err != nil {
 			return false, fmt.Errorf("list the ports of %s: %w", name, err)
 		}
-		port := slices.IndexFunc(all, func(p vishvananda.Link) bool { return p.Attrs().MasterIndex == l.Attrs().Index })
-		if port >= 0 {
-			return false, fmt.Errorf("%s is still a port of it", all[port].Attrs().Name)
+		if len(ports) > 0 {
+			return false, fmt.Errorf("%s is still a port of it", ports[0].name)
 		}
 	}
 	if err := d.links.LinkDel(l); err != nil {
@@ -333,28 +332,25 @@ func (d *Dataplane) removeDevice(name string) (removed bool, err error) {
 	return true, nil
 }
 
-// incomplete lists the VNIs whose devices are to be made: there is no VXLAN device, or one of ours without a bridge.
+// incomplete lists the VNIs whose devices are to be made.
 func (t *topology) incomplete() []evpn.VNI {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	complete := map[evpn.VNI]bool{}
-	for _, l := range t.links {
-		if l.kind == "vxlan" && (l.master != 0 || l.group != createdGroup) {
-			complete[l.vxlan.vni] = true
-		}
-	}
-	var list []evpn.VNI
+	return slices.Sorted(maps.Keys(t.unmade))
+}
+
+// neededBridges names the bridges of all VNIs of the configuration. t.mu is held.
+func (t *topology) neededBridges() map[string]bool {
+	needed := make(map[string]bool, len(t.opt.VNIs))
 	for vni, v := range t.opt.VNIs {
-		if v.Create && !v.Off && !complete[vni] {
-			list = append(list, vni)
-		}
+		_, bridge := v.names(vni)
+		needed[bridge] = true
 	}
-	slices.Sort(list)
-	return list
+	return needed
 }
 
 // leftOver reports whether we made a device that no VNI of the configuration needs any more. t.mu is held.
-func (t *topology) leftOver(l *link) bool {
+func (t *topology) leftOver(l *link, needed map[string]bool) bool {
 	if l.group != createdGroup {
 		return false
 	}
@@ -362,13 +358,11 @@ func (t *topology) leftOver(l *link) bool {
 		_, named := t.opt.VNIs[l.vxlan.vni]
 		return !named
 	}
-	for vni, v := range t.opt.VNIs {
-		if _, bridge := v.names(vni); bridge == l.name {
-			return false
-		}
+	if needed[l.name] {
+		return false
 	}
-	for _, port := range t.links {
-		if port.master == l.index && port.kind == "vxlan" && !t.leftOver(port) {
+	for index := range t.ports[l.index] {
+		if port := t.links[index]; port.kind == "vxlan" && !t.leftOver(port, needed) {
 			return false
 		}
 	}

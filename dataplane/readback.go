@@ -266,17 +266,21 @@ func neighborEntry(vni evpn.VNI, r row) evpn.ObservedEntry {
 	}
 }
 
-// dumpLinks reads all links.
-func dumpLinks(r *rtnl) ([]linkMessage, error) {
+// dumpLinks reads the ports of a bridge, or all links when it is 0.
+func dumpLinks(r *rtnl, bridge int) ([]linkMessage, error) {
 	const skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
 	var found []linkMessage
 	err := r.dump(unix.RTM_GETLINK, func(b []byte) []byte {
 		b = append(b, make([]byte, unix.SizeofIfInfomsg)...)
 		b = binary.NativeEndian.AppendUint16(b, 8)
 		b = binary.NativeEndian.AppendUint16(b, unix.IFLA_EXT_MASK)
-		return binary.NativeEndian.AppendUint32(b, skipStats)
+		b = binary.NativeEndian.AppendUint32(b, skipStats)
+		if bridge != 0 {
+			b = putAttr32(b, unix.IFLA_MASTER, uint32(bridge))
+		}
+		return b
 	}, func() { found = found[:0] }, func(data []byte) {
-		if m, err := parseLink(data); err == nil {
+		if m, err := parseLink(data); err == nil && (bridge == 0 || m.master == bridge) {
 			found = append(found, m)
 		}
 	})

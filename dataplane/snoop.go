@@ -50,23 +50,23 @@ type snooper struct {
 	spare   chan *ring    // one that is made and not bound, for the next port
 	packets packetCounts  // of all ports since the start
 
-	mu    sync.Mutex
-	ports map[int]*snooped // by ifindex
-	off   error            // why nothing is snooped; nil: it is
+	mu     sync.Mutex
+	ports  map[int]*snooped // by ifindex
+	failed map[int]bool     // of ports, those to be tried again
+	off    error            // why nothing is snooped; nil: it is
 }
 
 // snooped is one port. Its goroutine makes the ring, and ends when it is closed.
 type snooped struct {
 	ifindex int
 	ring    atomic.Pointer[ring] // nil: not made yet
-	failed  atomic.Bool
 	packets packetCounts
 	ctx     context.Context
 	close   context.CancelFunc
 }
 
 func newSnooper(topo *topology, p *pending, log logrus.FieldLogger) *snooper {
-	return &snooper{topo: topo, pending: p, log: log, wake: make(chan struct{}, 1), spare: make(chan *ring), ports: map[int]*snooped{}}
+	return &snooper{topo: topo, pending: p, log: log, wake: make(chan struct{}, 1), spare: make(chan *ring), ports: map[int]*snooped{}, failed: map[int]bool{}}
 }
 
 // changed says that the ports may have changed. It never waits.
@@ -83,7 +83,7 @@ func (s *snooper) run(ctx context.Context) {
 	defer readers.Wait()
 	keepSpare := sync.OnceFunc(func() { readers.Go(func() { s.keepSpare(ctx) }) }) // until ctx ends
 	for {
-		for _, p := range s.adjust(ctx, s.topo.accessPorts()) {
+		for _, p := range s.adjust(ctx) {
 			keepSpare()
 			readers.Go(func() { s.snoop(p) }) // reads the port's ring until it is closed
 		}
@@ -131,24 +131,28 @@ func (s *snooper) takeRing(ifindex int) (*ring, error) {
 	return r, nil
 }
 
-// adjust closes the ports that are no longer wanted and returns those that are new.
-func (s *snooper) adjust(ctx context.Context, wanted map[int]bool) []*snooped {
+// adjust closes the ports that are no longer wanted and returns those that are new, or failed before.
+func (s *snooper) adjust(ctx context.Context) []*snooped {
+	wanted, gone := s.topo.turnedPorts()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for ifindex, p := range s.ports {
-		if !wanted[ifindex] || p.failed.Load() {
+	for _, ifindex := range gone {
+		if p := s.ports[ifindex]; p != nil {
 			p.close()
 			delete(s.ports, ifindex)
 		}
+		delete(s.failed, ifindex)
 	}
 	var added []*snooped
-	for _, ifindex := range slices.Sorted(maps.Keys(wanted)) {
-		if s.ports[ifindex] == nil {
-			p := &snooped{ifindex: ifindex}
-			p.ctx, p.close = context.WithCancel(ctx)
-			s.ports[ifindex] = p
-			added = append(added, p)
+	for _, ifindex := range slices.AppendSeq(wanted, maps.Keys(s.failed)) {
+		if s.ports[ifindex] != nil && !s.failed[ifindex] {
+			continue
 		}
+		delete(s.failed, ifindex)
+		p := &snooped{ifindex: ifindex}
+		p.ctx, p.close = context.WithCancel(ctx)
+		s.ports[ifindex] = p
+		added = append(added, p)
 	}
 	return added
 }
@@ -181,14 +185,16 @@ func (s *snooper) snoop(p *snooped) {
 // refused takes note of a port that cannot be snooped. It is tried again when something about the ports changes: most
 // often it is gone, and the kernel is about to say so.
 func (s *snooper) refused(p *snooped, err error) {
-	p.failed.Store(true)
 	log := s.log.WithError(err).WithField("ifname", s.topo.portName(p.ifindex))
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !errors.Is(err, unix.EPERM) {
+		if s.ports[p.ifindex] == p {
+			s.failed[p.ifindex] = true
+		}
 		log.Debug("port not snooped")
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.off == nil {
 		s.off = err
 		s.log.WithError(err).Warn("frames of local hosts not snooped, their addresses come from the neighbor table only: grant CAP_NET_RAW")

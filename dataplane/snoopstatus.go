@@ -42,7 +42,7 @@ func (s *snooper) status() SnoopStatus {
 	}
 	for _, p := range s.ports {
 		port, ats := s.topo.accessPort(p.ifindex)
-		each := SnoopedPort{Port: port, Reading: p.ring.Load() != nil && !p.failed.Load(), Packets: p.packets.list()}
+		each := SnoopedPort{Port: port, Reading: p.ring.Load() != nil && !s.failed[p.ifindex], Packets: p.packets.list()}
 		for _, at := range ats {
 			each.VNIs = append(each.VNIs, at.VNI)
 		}

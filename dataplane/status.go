@@ -96,7 +96,7 @@ func (d *Dataplane) Status() Status {
 	}
 	d.topo.mu.RLock()
 	defer d.topo.mu.RUnlock()
-	for _, f := range d.topo.unserved {
+	for _, f := range d.topo.unserved() {
 		s.Unserved = append(s.Unserved, f.String())
 	}
 	return s

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"cmp"
 	"encoding/binary"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -61,23 +60,24 @@ type questions struct {
 
 func newAnswers() *answers { return &answers{vnis: map[evpn.VNI]*questions{}} }
 
-// serve has the VNIs of ats counted from now on, and others no more.
-func (a *answers) serve(ats map[evpn.VNI]*attached) {
+// serve has the questions of a VNI counted from now on, or no more when at is nil.
+func (a *answers) serve(vni evpn.VNI, at *attached) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.vnis, func(vni evpn.VNI, _ *questions) bool { return ats[vni] == nil })
-	for vni, at := range ats {
-		q := a.vnis[vni]
-		if q == nil {
-			q = &questions{}
-			a.vnis[vni] = q
-		}
-		switch {
-		case !at.Suppress:
-			q.known = nil
-		case q.known == nil:
-			q.known = map[[16]byte]remoteHost{}
-		}
+	if at == nil {
+		delete(a.vnis, vni)
+		return
+	}
+	q := a.vnis[vni]
+	if q == nil {
+		q = &questions{}
+		a.vnis[vni] = q
+	}
+	switch {
+	case !at.Suppress:
+		q.known = nil
+	case q.known == nil:
+		q.known = map[[16]byte]remoteHost{}
 	}
 }
 

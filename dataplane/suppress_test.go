@@ -269,7 +269,7 @@ func TestSuppressFlagByHandAfterOurs(t *testing.T) {
 
 func TestQuestionAllocatesNothing(t *testing.T) {
 	p, a := newFrameParser(), newAnswers()
-	a.serve(map[evpn.VNI]*attached{10: {Attachment: evpn.Attachment{VNI: 10, Suppress: true}}})
+	a.serve(10, &attached{Attachment: evpn.Attachment{VNI: 10, Suppress: true}})
 	frame := nd(135, 0, macA, host6, macA)
 	n := testing.AllocsPerRun(1000, func() {
 		p.parse(frame)

@@ -119,13 +119,13 @@ func (w *watcher) recover(ctx context.Context, raw syscall.RawConn, buf []byte) 
 	}
 	w.expected.clear()
 	w.replaced.clear()
-	links, err := dumpLinks(w.rtnl)
+	links, err := dumpLinks(w.rtnl, 0)
 	for err != nil {
 		w.log.WithError(err).Warn("links not read back")
 		if !pause(ctx, retryAfter) {
 			return nil
 		}
-		links, err = dumpLinks(w.rtnl)
+		links, err = dumpLinks(w.rtnl, 0)
 	}
 	w.topo.replace(links)
 	w.pending.lost()
