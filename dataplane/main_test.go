@@ -282,6 +282,7 @@ type core struct {
 	sighted  map[evpn.MAC]string // port
 	ways     map[netip.Addr]evpn.VTEPReachable
 	tampered map[evpn.EntryKey]bool
+	gone     map[netip.Addr]bool // nexthops
 	synced   bool
 	order    []string // kinds of the events of the first report
 }
@@ -293,6 +294,7 @@ func (l *lab) start() *core {
 		attached: map[evpn.VNI]evpn.Attachment{}, entries: map[evpn.VNI]map[evpn.EntryKey]evpn.ObservedEntry{},
 		macs: map[evpn.VNI]map[evpn.MAC]evpn.LocalMAC{}, ips: map[evpn.VNI]map[netip.Addr]evpn.LocalIP{},
 		observed: map[evpn.VNI]int{}, sighted: map[evpn.MAC]string{}, ways: map[netip.Addr]evpn.VTEPReachable{}, tampered: map[evpn.EntryKey]bool{},
+		gone: map[netip.Addr]bool{},
 	}
 	c.cond = sync.NewCond(&c.mu)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -358,6 +360,10 @@ func (c *core) take(events []evpn.Event) {
 		case evpn.Tampered:
 			for _, k := range ev.Keys {
 				c.tampered[k] = true
+			}
+		case evpn.NexthopsGone:
+			for _, vtep := range ev.VTEPs {
+				c.gone[vtep] = true
 			}
 		case evpn.Synced:
 			c.synced = true

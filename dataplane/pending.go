@@ -38,6 +38,7 @@ type pending struct {
 	index    map[any]int            // key → place in hosts
 	hosts    []evpn.Event
 	tampered map[evpn.VNI]map[evpn.EntryKey]struct{}
+	nexthops map[netip.Addr]struct{} // VTEPs whose nexthops someone else deleted
 	rereads  map[evpn.VNI]struct{}
 	left     []*attached // attachments as they were, whose rows are to be swept up
 	overrun  bool        // messages were lost: everything is to be read anew
@@ -50,6 +51,7 @@ type work struct {
 	down     []evpn.VNI
 	hosts    []evpn.Event
 	tampered []evpn.EntryKey
+	nexthops []netip.Addr
 	rereads  []evpn.VNI
 	left     []*attached
 	overrun  bool
@@ -66,6 +68,7 @@ func (p *pending) clear() {
 	p.vnis = map[evpn.VNI]*attached{}
 	p.index, p.hosts = map[any]int{}, nil
 	p.tampered = map[evpn.VNI]map[evpn.EntryKey]struct{}{}
+	p.nexthops = map[netip.Addr]struct{}{}
 	p.rereads, p.left = map[evpn.VNI]struct{}{}, nil
 	p.overrun, p.doubt = false, false
 }
@@ -130,6 +133,14 @@ func (p *pending) tamper(k evpn.EntryKey) {
 	}
 }
 
+// loseNexthop notes that someone else deleted the nexthop of a VTEP.
+func (p *pending) loseNexthop(vtep netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	p.nexthops[vtep] = struct{}{}
+}
+
 // reread asks for a fresh look at a VNI.
 func (p *pending) reread(vnis ...evpn.VNI) {
 	p.mu.Lock()
@@ -173,6 +184,7 @@ func (p *pending) take() work {
 		slices.SortFunc(keys, compareKeys)
 		w.tampered = append(w.tampered, keys...)
 	}
+	w.nexthops = slices.SortedFunc(maps.Keys(p.nexthops), netip.Addr.Compare)
 	p.clear()
 	return w
 }

@@ -82,6 +82,10 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 		d.counts.tampered.Add(uint64(len(w.tampered)))
 		events = append(events, evpn.Tampered{Keys: w.tampered})
 	}
+	if len(w.nexthops) > 0 {
+		d.counts.tampered.Add(uint64(len(w.nexthops)))
+		events = append(events, evpn.NexthopsGone{VTEPs: w.nexthops})
+	}
 	if w.doubt {
 		events = append(events, evpn.Doubt{})
 	}

@@ -290,8 +290,8 @@ func (w *watcher) neighbor(at *attached, r row, del bool) {
 	}
 }
 
-// nexthop takes in a nexthop or group. When one of ours goes, the VXLAN devices' rows that used it went as well, and of
-// those the kernel says nothing.
+// nexthop takes in a nexthop or group. When one of ours goes, its other half may still be there, or something else of ours that
+// is of no use any more.
 func (w *watcher) nexthop(n nexthop, del bool) {
 	vtep, same, ok := w.vteps.matches(n)
 	if !ok || (same && !del) {
@@ -299,10 +299,9 @@ func (w *watcher) nexthop(n nexthop, del bool) {
 	}
 	if del {
 		w.vteps.forget(vtep, false)
+		w.pending.loseNexthop(vtep)
+	} else {
+		w.pending.tamper(evpn.EntryKey{Table: evpn.TableVTEP, Addr: vtep})
 	}
-	w.pending.tamper(evpn.EntryKey{Table: evpn.TableVTEP, Addr: vtep})
 	w.pending.reread(0)
-	for _, at := range w.topo.all() {
-		w.pending.reread(at.VNI)
-	}
 }

@@ -202,12 +202,22 @@ func TestTamperingIsReported(t *testing.T) {
 			ctl := l.start()
 			l.must(addVTEP(vtep2), addFlood(vtep2), addFDB(macA, vtep2), addNeighbor(hostA, macA))
 			run(t, c.script)
-			ctl.wait(t, "the entry to be reported", func() bool { return ctl.tampered[c.op.Key] })
+			ctl.wait(t, "the entry to be reported", func() bool {
+				if c.name == "nexthop deleted" {
+					return ctl.gone[vtep2]
+				}
+				return ctl.tampered[c.op.Key]
+			})
 			if c.name == "neighbour replaced" {
 				ctl.wait(t, "the new row to be taken for a host", func() bool { return ctl.ips[10][hostA].MAC == evpn.MAC{2, 0, 0, 0, 9, 9} })
 			}
 			if c.op.Key.Table == evpn.TableVTEP {
-				ctl.wait(t, "the VNI to be read back", func() bool { return ctl.observed[10] > 1 })
+				ctl.wait(t, "the nexthops to be read back", func() bool { return ctl.observed[0] > 1 })
+				ctl.look(func() {
+					if ctl.observed[10] != 1 {
+						t.Error("a VNI was read back for a nexthop")
+					}
+				})
 			}
 		})
 	}

@@ -174,6 +174,8 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.reading = false
 	case Tampered:
 		c.tampered(ev)
+	case NexthopsGone:
+		c.nexthopsGone(ev)
 	case Doubt:
 		c.auditor.doubted = now
 	case Looked:

@@ -247,11 +247,28 @@ func (c *Core) tampered(ev Tampered) {
 		s.set(unknown, true)
 		c.want(h, s.want)
 		c.changed(h)
-		if key.Table == TableVTEP { // the kernel drops the FDB entries behind a nexthop without a word
-			for vni := range c.vrfs {
-				c.readBack[vni] = true
-			}
-		}
 		c.note(Note{Kind: NoteDrift, VNI: key.VNI, MAC: key.MAC, IP: key.Addr, Count: 1, Reason: "changed by someone else"})
+	}
+}
+
+// nexthopsGone has VTEPs written again, and what was behind them, in one walk for all of them.
+func (c *Core) nexthopsGone(ev NexthopsGone) {
+	gone := map[*vtep]bool{}
+	for _, addr := range ev.VTEPs {
+		if t := c.vteps[addr]; t != nil {
+			gone[t] = true
+			c.tampered(Tampered{Keys: []EntryKey{t.key()}})
+		}
+	}
+	for _, v := range c.vrfsInOrder() {
+		lost := c.held(v, func(h holder) bool { return gone[c.vtepAt(h.slot().have)] })
+		for _, h := range lost {
+			s := h.slot()
+			s.set(altered, s.stands(c))
+			s.set(unknown, true)
+			c.want(h, s.want)
+			c.changed(h)
+		}
+		c.noteDrift(map[VNI]int{v.vni: len(lost)})
 	}
 }

@@ -198,6 +198,10 @@ type ReadBackDone struct{}
 // Tampered says that someone else changed or removed these entries of ours. They are written again.
 type Tampered struct{ Keys []EntryKey }
 
+// NexthopsGone says that someone else deleted the nexthops of these VTEPs. What the VXLAN devices held for the MACs behind them
+// went along, of which the kernel says nothing; both are written again.
+type NexthopsGone struct{ VTEPs []netip.Addr }
+
 // Doubt says that someone else may have altered entries of ours unseen.
 type Doubt struct{}
 
@@ -242,6 +246,7 @@ func (VTEPReachable) event()  {}
 func (Applied) event()        {}
 func (ReadBackDone) event()   {}
 func (Tampered) event()       {}
+func (NexthopsGone) event()   {}
 func (Doubt) event()          {}
 func (Looked) event()         {}
 func (Remembered) event()     {}

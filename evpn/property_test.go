@@ -426,15 +426,23 @@ func (x *chaos) localGone(vni VNI, mac MAC) {
 }
 
 // lose takes an entry of ours away, noticed or not.
-func (x *chaos) lose(key EntryKey, noticed bool) {
+func (x *chaos) lose(key EntryKey, yes bool) {
 	if !x.kernel.rows[key].ours {
 		return
 	}
 	x.kernel.remove(key)
 	x.t.Logf("  lost %s", key)
-	if noticed {
-		x.tell(Tampered{Keys: []EntryKey{key}})
+	if yes {
+		x.tell(noticed(key))
 	}
+}
+
+// noticed is the fact that someone else removed an entry of ours.
+func noticed(key EntryKey) Event {
+	if key.Table == TableVTEP {
+		return NexthopsGone{VTEPs: []netip.Addr{key.Addr}}
+	}
+	return Tampered{Keys: []EntryKey{key}}
 }
 
 // meddle puts an entry of someone else where ours is or may come.

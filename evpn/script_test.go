@@ -239,7 +239,7 @@ func (s *story) do(w *words) {
 		key, _ := w.entry()
 		s.kernel.remove(key)
 		if verb == "tampered" {
-			s.handle(Tampered{Keys: []EntryKey{key}})
+			s.handle(noticed(key))
 		}
 	case "replaced": // by an entry of someone else, noticed
 		key, e := w.entry()
