@@ -451,3 +451,63 @@ func TestLargeTablesAreAuditedByLookUps(t *testing.T) {
 		t.Error("nothing was looked up")
 	}
 }
+
+// TestLargeFloodListsAreAudited: of a list with 2,000 VTEPs what was removed unseen is put back, a few rows at a time; what others
+// put there stays theirs.
+func TestLargeFloodListsAreAudited(t *testing.T) {
+	const vteps, hosts, altered = 2000, 4000, 100
+	l := newLab(t)
+	c := closeLoop(l)
+	c.tell(evpn.PeerUp{Peer: reflector})
+	facts := remoteHosts(hosts)
+	for i := range vteps {
+		vtep := netip.AddrFrom4([4]byte{10, 0, 8 + byte(i>>8), byte(i)})
+		attrs := &evpn.Attrs{NextHop: vtep, LocalPref: 100}
+		attrs.SetExtComms(string(evpn.AppendEncapVXLAN(evpn.AppendRT(nil, evpn.NewRT(65000, 10)))))
+		attrs.PMSI = evpn.PMSI{Present: true, Tunnel: evpn.TunnelIngressReplication, Label: 10, Endpoint: vtep}
+		facts = append(facts, &evpn.Update{Peer: reflector, Attrs: attrs, Reach: []evpn.Route{
+			{Key: evpn.RouteKey{Type: evpn.TypeIMET, RD: evpn.NewRD(vtep, 10), IP: vtep}},
+		}})
+	}
+	c.tell(append(facts, evpn.EndOfRIB{Peer: reflector})...)
+	eventually(t, "the flood list", func() bool { return len(fdb(t, evpn.MAC{})) == vteps+4 })
+	batchRun(t, []string{
+		"bridge fdb append 00:00:00:00:00:00 dev vx10 self permanent dst 10.99.0.1",
+		"bridge fdb append 00:00:00:00:00:00 dev vx10 self permanent dst 10.99.0.2",
+	})
+	at := l.topo.vni(10)
+	eventually(t, "theirs to be seen", func() bool { return len(l.floods.foreign(at.device)) == 2 })
+	var lines []string
+	for i := range altered {
+		vtep := netip.AddrFrom4([4]byte{10, 0, 8 + byte(i*19>>8), byte(i * 19)})
+		l.expected.put(rowKey{ifindex: at.device, self: true, addr: vtep.As16()}) // passes for a delete of ours
+		lines = append(lines, "bridge fdb del 00:00:00:00:00:00 dev vx10 self dst "+vtep.String())
+	}
+	batchRun(t, lines)
+	eventually(t, "the deletes to pass unseen", func() bool { return l.expectedDeletes() == 0 })
+	if n := len(fdb(t, evpn.MAC{})); n != vteps+4+2-altered {
+		t.Fatalf("%d rows are left", n)
+	}
+	eventually(t, "the echo of our own rows to be over", func() bool {
+		l.echoes.mu.Lock()
+		defer l.echoes.mu.Unlock()
+		return len(l.echoes.young)+len(l.echoes.old) == 0
+	})
+	var chunk time.Duration
+	c.ask(func(*evpn.Core) { c.chunk, c.drift = 0, 0 })
+	begun := time.Now()
+	c.tell(evpn.Doubt{})
+	eventually(t, "the list to be whole", func() bool { return len(fdb(t, evpn.MAC{})) == vteps+4+2 })
+	eventually(t, "the repairs to be counted", func() bool {
+		var drift int
+		c.ask(func(*evpn.Core) { drift, chunk = c.drift, c.chunk })
+		return drift >= altered
+	})
+	t.Logf("%d flood entries and %d others audited in %s, the writer busy for %s at most", vteps, 2*hosts, time.Since(begun), chunk)
+	if theirs := l.floods.foreign(at.device); len(theirs) != 2 {
+		t.Errorf("foreign are %v", theirs)
+	}
+	if n := l.counts.tampered.Load(); n < altered {
+		t.Errorf("%d counted as tampered", n)
+	}
+}

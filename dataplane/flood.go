@@ -131,6 +131,11 @@ func (w *writer) buildFlood(s *step) {
 	if s.op.Del {
 		typ, flags = unix.RTM_DELNEIGH, 0
 	}
+	w.putFlood(s, typ, flags)
+}
+
+// putFlood adds the message about one dst of a flood list.
+func (w *writer) putFlood(s *step, typ netlink.HeaderType, flags netlink.HeaderFlags) {
 	w.batch.add(typ, flags, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, unix.NUD_NOARP|unix.NUD_PERMANENT, unix.NTF_SELF|ourMark)
 		b = putMAC(b, evpn.MAC{})

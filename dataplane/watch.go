@@ -252,6 +252,8 @@ func (w *watcher) floodRow(at *attached, r row, del bool) {
 	case !r.dst.IsValid():
 	case !del && known == nobody:
 		w.floods.set(r.ifindex, r.dst, foreign)
+	case !del && known == ours && !w.echoes.has(echo{ifindex: r.ifindex, self: true, dst: r.dst}): // an audit has put it back
+		w.pending.tamper(evpn.EntryKey{Table: evpn.TableFlood, VNI: at.VNI, Addr: r.dst})
 	case del && !w.expected.take(rowKey{ifindex: r.ifindex, self: true, addr: r.dst.As16()}):
 		w.floods.set(r.ifindex, r.dst, nobody)
 		w.pending.tamper(evpn.EntryKey{Table: evpn.TableFlood, VNI: at.VNI, Addr: r.dst})

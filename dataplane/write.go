@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/evpnd/evpnd/evpn"
@@ -160,6 +161,8 @@ func (w *writer) look(keys []evpn.EntryKey, found *evpn.Looked) {
 			w.buildLook(s)
 		case s.op.Key.Table == evpn.TableNeighbor:
 			w.buildNeighborLook(s)
+		case s.op.Key.Table == evpn.TableFlood && w.floods.owner(s.at.device, s.op.Key.Addr) == ours:
+			w.putFlood(s, unix.RTM_NEWNEIGH, netlink.Create|netlink.Append)
 		}
 	}, keepRow, func(s *step, err error) {
 		if err != nil && !gone(err) {
@@ -181,6 +184,10 @@ func (w *writer) look(keys []evpn.EntryKey, found *evpn.Looked) {
 		case evpn.TableNeighbor:
 			if neighborOwner(s.near) == ours {
 				found.Entries = append(found.Entries, neighborEntry(s.op.Key.VNI, s.near))
+			}
+		case evpn.TableFlood:
+			if w.floods.owner(s.at.device, s.op.Key.Addr) != nobody { // theirs floods there as well
+				found.Entries = append(found.Entries, evpn.ObservedEntry{Key: s.op.Key, Ours: true})
 			}
 		}
 	}

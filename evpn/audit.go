@@ -8,7 +8,7 @@ import (
 // An audit compares everything in the kernel with what it acknowledged. Small MAC-VRFs are read back whole, which shows
 // rows too many as well. To read a large one back takes time that grows with the square of its size (Linux walks an FDB from
 // its head for every 32 KiB), all of it behind the lock that every network device shares; so where there is a large one, all
-// entries are looked up, some at a time.
+// entries are looked up, some at a time. A look at a flood entry writes it once more: the kernel shows the first one only.
 const (
 	auditPeriod  = 10 * time.Minute
 	auditAtOnce  = 8192 // entries of a MAC-VRF from which on it is a large one
@@ -38,7 +38,7 @@ func (c *Core) audit(now time.Time) []EntryKey {
 		a.next, a.last, a.doubted = now.Add(auditPeriod), now, time.Time{}
 		c.readBack[0] = true
 		vrfs := slices.DeleteFunc(c.vrfsInOrder(), func(v *macVRF) bool { return v.at == nil })
-		if slices.ContainsFunc(vrfs, func(v *macVRF) bool { return len(v.macs)+len(v.ips) >= auditAtOnce }) {
+		if slices.ContainsFunc(vrfs, func(v *macVRF) bool { return v.size() >= auditAtOnce }) {
 			a.vrfs = vrfs
 		} else {
 			for _, v := range vrfs {
@@ -102,19 +102,21 @@ func (c *Core) auditChunk() (keys []EntryKey) {
 			v := a.vrfs[0]
 			a.vrfs = a.vrfs[1:]
 			if c.vrfs[v.vni] == v {
-				a.entries = slices.AppendSeq(make([]holder, 0, len(v.macs)+len(v.ips)), v.holders())
+				a.entries = slices.AppendSeq(make([]holder, 0, v.size()), v.holders())
 			}
 			continue
 		}
 		h := a.entries[0]
 		a.entries = a.entries[1:]
-		// Of a flood list a look-up shows the first entry only. Its deletes are all noticed.
-		if key := h.key(); h.slot().stands(c) && key.Table != TableFlood {
-			keys = append(keys, key)
+		if h.slot().stands(c) {
+			keys = append(keys, h.key())
 		}
 	}
 	return keys
 }
+
+// size is the number of entries of a MAC-VRF.
+func (v *macVRF) size() int { return len(v.flood) + len(v.macs) + len(v.ips) }
 
 // looked compares what was looked up with what we believe.
 func (c *Core) looked(ev Looked) {
