@@ -190,3 +190,43 @@ func TestDiagnoseOneLineForOneRemedy(t *testing.T) {
 		t.Errorf("fault %+v", f)
 	}
 }
+
+// TestRemedyForTheDeviceItself: the command that is given for a device that was made with a destination does take that off
+// the flood list, also where the device is bound to another, whose name may change.
+func TestRemedyForTheDeviceItself(t *testing.T) {
+	for _, bound := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bound %t", bound), func(t *testing.T) {
+			clean(t)
+			addVNI(t, 10)
+			run(t, `ip link del vx10
+				ip link add und9 type veth peer name und7
+				ip link set und9 up`)
+			on := ""
+			if bound {
+				on = "dev und9"
+			}
+			run(t, `ip link add vx10 mtu 1450 type vxlan id 10 dstport 4789 local 10.0.0.1 remote 10.0.0.7 nolearning `+on+`
+				ip link set vx10 master br10 up`)
+			l := newPlane(t, options())
+			c := l.start()
+			run(t, `ip link set und9 down
+				ip link set und9 name und8`)
+			remedy := ""
+			c.wait(t, "the fault", func() bool {
+				for _, f := range l.topo.vni(10).faults {
+					if f.Code == evpn.FaultRemoteSet {
+						remedy = f.Remedy
+					}
+				}
+				return remedy != "" && strings.HasSuffix(remedy, " via und8") == bound
+			})
+			if len(fdb(t, evpn.MAC{})) != 1 {
+				t.Fatalf("flood list %q", fdb(t, evpn.MAC{}))
+			}
+			run(t, remedy)
+			if left := fdb(t, evpn.MAC{}); len(left) != 0 {
+				t.Errorf("%s leaves %q", remedy, left)
+			}
+		})
+	}
+}

@@ -92,7 +92,7 @@ func diagnosePeers(sessions []speaker.SessionInfo, cfg *config.Config) (faults [
 		case i.State == speaker.StateEstablished:
 			continue
 		default:
-			f.Code, f.Detail, f.Remedy = sessionDown(i, peerConfig(cfg, i.Peer))
+			f.Code, f.Detail, f.Remedy = sessionDown(i, peerConfig(cfg, i.Peer), cfg.Listen.Enabled)
 		}
 		faults = append(faults, f)
 	}
@@ -121,8 +121,8 @@ func peerConfig(cfg *config.Config, addr netip.Addr) config.Peer {
 	return config.Peer{}
 }
 
-// sessionDown says why a session is not established, as far as that is known.
-func sessionDown(i speaker.SessionInfo, p config.Peer) (code evpn.FaultCode, detail, remedy string) {
+// sessionDown says why a session is not established, as far as that is known. listening: the peer could dial us instead.
+func sessionDown(i speaker.SessionInfo, p config.Peer, listening bool) (code evpn.FaultCode, detail, remedy string) {
 	var timeout net.Error
 	name := evpn.PeerName(i.Peer)
 	switch {
@@ -131,6 +131,9 @@ func sessionDown(i speaker.SessionInfo, p config.Peer) (code evpn.FaultCode, det
 	case evpn.PeerInterface(i.Peer) != "" && !i.Remote.IsValid():
 		return evpn.FaultPeerUnseen, fmt.Sprintf("nobody on %s advertises itself as a router, so its address is not known", name),
 			fmt.Sprintf("configure the other end by interface too (FRR: neighbor IFNAME interface remote-as external), or give its address; tcpdump -i %s icmp6", name)
+	case errors.Is(i.LastCause, unix.ECONNREFUSED) && !listening:
+		return evpn.FaultPeerRefused, fmt.Sprintf("%s refuses connections to port %d, and nothing listens here: neither of the two can accept", whom(i), p.Port),
+			"start BGP on the peer, or give it another port; where it is an evpnd too, set listen: true on one of the two"
 	case errors.Is(i.LastCause, unix.ECONNREFUSED):
 		return evpn.FaultPeerRefused, fmt.Sprintf("%s refuses connections to port %d: no BGP speaker listens there", whom(i), p.Port),
 			"start BGP on the peer, or give it another port in the configuration"

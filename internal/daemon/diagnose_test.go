@@ -65,6 +65,10 @@ func up(peer netip.Addr) speaker.SessionInfo {
 	return speaker.SessionInfo{Peer: peer, ASN: 65000, State: speaker.StateEstablished, EVPN: true, LastError: "of an hour ago"}
 }
 
+func refused(peer netip.Addr) speaker.SessionInfo {
+	return speaker.SessionInfo{Peer: peer, State: speaker.StateActive, LastCause: os.NewSyscallError("connect", unix.ECONNREFUSED)}
+}
+
 // TestDiagnose: of each wrong set-up just one line is told, and it names what it is about.
 func TestDiagnose(t *testing.T) {
 	foreign := attrs(100, vtep2)
@@ -100,6 +104,9 @@ func TestDiagnose(t *testing.T) {
 			s.Remote, s.Link.Routers = two, []netip.Addr{one, two}
 			c.bgp.setSessions(up(peer1), s)
 		}, "2 routers advertise themselves on eth1 (fe80::1%eth1, fe80::2%eth1), and one is the peer: fe80::2%eth1 has the session"},
+		{evpn.FaultPeerRefused, func(c *client) {
+			c.bgp.setSessions(up(peer1), refused(peer2))
+		}, "10.0.0.2 refuses connections to port 179, and nothing listens here"},
 		{evpn.FaultRTMismatch, func(c *client) {
 			c.report(&evpn.Update{Peer: peer1, Attrs: foreign, Reach: []evpn.Route{
 				{Key: evpn.RouteKey{Type: evpn.TypeMACIP, RD: evpn.NewRD(vtep2, 9), MAC: macC}, Label1: 100},
@@ -136,6 +143,18 @@ func TestDiagnose(t *testing.T) {
 				t.Errorf("fault %v, want %q", f, r.detail)
 			}
 		})
+	}
+}
+
+// TestDiagnoseRefusedPeer: where we listen the peer could dial, so what is wrong is that it has no BGP.
+func TestDiagnoseRefusedPeer(t *testing.T) {
+	c := healthy(t)
+	cfg := *c.config.get()
+	cfg.Listen.Enabled = true
+	c.config.reloaded(&cfg, nil)
+	c.bgp.setSessions(up(peer1), refused(peer2))
+	if f := c.wantFault(evpn.FaultPeerRefused); strings.Contains(f.Remedy, "listen") || !strings.Contains(f.Detail, "no BGP speaker listens there") {
+		t.Errorf("fault %v", f)
 	}
 }
 
