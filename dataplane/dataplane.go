@@ -43,6 +43,9 @@ type Dataplane struct {
 	answerer *pingAnswerer
 
 	provisioner *provisioner
+	namespace   *namespaceClaim // nil: there is none
+	patience    time.Duration   // with a predecessor that has the claim
+	claimWake   chan struct{}   // holds a token when there may be something to serve
 
 	links   *vishvananda.Handle
 	manager managerSocket
@@ -64,7 +67,7 @@ type managerSocket struct {
 // Close must be called when it is no longer used.
 func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d := &Dataplane{
-		log: log, interval: opt.ResyncInterval, floods: newFloods(),
+		log: log, interval: opt.ResyncInterval, floods: newFloods(), patience: lastBreath, claimWake: make(chan struct{}, 1),
 		expected: newRowSet(), standIns: newRowSet(), replaced: newRowSet(), echoes: newEchoes(),
 		pending: newPending(), provisioner: newProvisioner(),
 	}
@@ -80,7 +83,7 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d.prober = newProber(d.topo, d.ways.changed, log)
 	d.ways.silent = d.prober.why
 	d.answerer = newPingAnswerer(d.topo, d.floods, d.ways, log)
-	d.topo.portsChanged, d.topo.unmadeChanged = d.snooper.changed, d.provisioner.changed
+	d.topo.portsChanged, d.topo.unmadeChanged, d.topo.claimWanted = d.snooper.changed, d.provisioner.changed, d.claimSoon
 	if err := d.open(opt.ReceiveBuffer); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -142,7 +145,7 @@ func (d *Dataplane) Close() error {
 			errs = append(errs, c.Close())
 		}
 	}
-	return errors.Join(append(errs, d.ways.close())...)
+	return errors.Join(append(errs, d.ways.close(), d.namespace.close())...)
 }
 
 // Run reports what the kernel holds and then what changes, until ctx ends; it returns nil then. The first report is
@@ -154,7 +157,7 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	}
 	d.echoes.watch(true)
 	defer d.echoes.watch(false)
-	if err := d.startLinks(); err != nil {
+	if err := d.startLinks(ctx); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -162,6 +165,7 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	g.Go(func() error { return d.watcher.watchEchoes(ctx) })
 	g.Go(func() error { d.snooper.run(ctx); return nil })  // reads the frames of hosts into pending
 	g.Go(func() error { d.provide(ctx); return nil })      // makes devices that are missing
+	g.Go(func() error { d.keepClaiming(ctx); return nil }) // has us serve once another evpnd is gone
 	g.Go(func() error { return d.ways.listen(ctx) })       // hears of changes in the underlay
 	g.Go(func() error { d.ways.run(ctx); return nil })     // looks what they mean for VTEPs
 	g.Go(func() error { d.prober.run(ctx); return nil })   // asks VTEPs whether they are there
@@ -175,10 +179,11 @@ func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 
 // startLinks reads the links and mends what it may. From then on the watcher alone keeps the links: a dump that is older
 // than a notification must not undo it.
-func (d *Dataplane) startLinks() error {
+func (d *Dataplane) startLinks(ctx context.Context) error {
 	if err := d.readLinks(); err != nil {
 		return err
 	}
+	d.claim(ctx, d.patience)
 	mended := len(d.topo.incomplete()) > 0
 	d.provision()
 	if mended { // what was made may need the settings of what is managed
@@ -230,7 +235,9 @@ func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) 
 	return events, err
 }
 
-// Look says what the kernel holds under keys, of TableFDB and TableNeighbor. asOf is the last batch applied.
+// Look says what the kernel holds under keys, of all tables but that of VTEPs. asOf is the last batch applied. A flood list cannot
+// be looked up, the kernel shows its first entry only; entries of ours are written once more instead, which changes nothing
+// where they stand, and are said to be there. What was missing is notified, and reported as tampered with.
 func (d *Dataplane) Look(ctx context.Context, keys []evpn.EntryKey, asOf uint64) evpn.Looked {
 	found := evpn.Looked{AsOf: asOf}
 	for chunk := range slices.Chunk(keys, maxBatch) {

@@ -22,7 +22,7 @@ import (
 // from any goroutine. The faults are in a fixed order, one for each thing to be mended. With an error some were not found.
 func (d *Dataplane) Diagnose(vteps []netip.Addr) ([]evpn.Fault, error) {
 	hosts, err := d.addresses()
-	faults := d.topo.diagnose(hosts, d.provisioner.failed())
+	faults := append(d.topo.diagnose(hosts, d.provisioner.failed()), d.topo.diagnoseClaim()...)
 	for _, at := range d.topo.all() {
 		faults = append(faults, at.faults...)
 		faults = append(faults, d.foreignFlood(at)...)
@@ -208,7 +208,7 @@ func (t *topology) diagnose(hosts hostAddrs, failed map[evpn.VNI]evpn.Fault) (fa
 		switch {
 		case bad:
 			faults = append(faults, f)
-		case !t.opt.VNIs[vni].Off && t.byVNI[vni] == nil:
+		case !t.opt.VNIs[vni].Off && t.byVNI[vni] == nil && t.claimed:
 			faults = append(faults, t.missing(vni))
 		}
 	}

@@ -45,28 +45,31 @@ func (a *attached) same(b *attached) bool {
 // topology knows the links of the network namespace and the attachments they make. What a change of one link costs does not
 // grow with their number: settle.go.
 type topology struct {
-	mu       sync.RWMutex
-	opt      Options
-	links    map[int]*link // each is immutable: a change makes a new one
-	ports    map[int]map[int]bool
-	vxlans   map[evpn.VNI][]int // VXLAN devices with one VNI each, in order of their making
-	retired  map[int]string     // names of removed devices, whose FDB rows are still being reported
-	byVNI    map[evpn.VNI]*attached
-	byDevice map[int]*attached
-	byBridge map[int][]*attached // in order of their VNIs
-	wantIPv6 map[evpn.VNI]bool   // VNIs with IPv6 neighbours
-	silenced map[int]bool        // VXLAN devices whose neigh_suppress is on because of us
-	changed  linkChanges
-	env      environment // as of the last settle
-	carriers carriers
-	unmade   map[evpn.VNI]bool // VNIs whose devices are to be made
-	access   map[int]bool      // ports whose frames are to be read, see wantsFrames
-	turned   map[int]bool      // ports that came into access, left it, or changed, since turnedPorts
-	pending  *pending
-	answers  *answers
+	mu        sync.RWMutex
+	opt       Options
+	links     map[int]*link // each is immutable: a change makes a new one
+	ports     map[int]map[int]bool
+	vxlans    map[evpn.VNI][]int // VXLAN devices with one VNI each, in order of their making
+	retired   map[int]string     // names of removed devices, whose FDB rows are still being reported
+	byVNI     map[evpn.VNI]*attached
+	byDevice  map[int]*attached
+	byBridge  map[int][]*attached // in order of their VNIs
+	wantIPv6  map[evpn.VNI]bool   // VNIs with IPv6 neighbours
+	silenced  map[int]bool        // VXLAN devices whose neigh_suppress is on because of us
+	changed   linkChanges
+	claimed   bool        // the network namespace is ours; else nothing is served
+	unclaimed error       // why it is not; nil: that is not known, or of no matter
+	env       environment // as of the last settle
+	carriers  carriers
+	unmade    map[evpn.VNI]bool // VNIs whose devices are to be made
+	access    map[int]bool      // ports whose frames are to be read, see wantsFrames
+	turned    map[int]bool      // ports that came into access, left it, or changed, since turnedPorts
+	pending   *pending
+	answers   *answers
 
 	portsChanged  func() // told when turnedPorts has something; must not wait
 	unmadeChanged func() // told when incomplete may say something else; must not wait
+	claimWanted   func() // told when there may be something to serve and no claim; must not wait
 }
 
 // retiredLimit bounds the names kept of removed devices.
@@ -74,8 +77,8 @@ const retiredLimit = 1024
 
 func newTopology(opt Options, p *pending) *topology {
 	return &topology{
-		opt: opt, pending: p, answers: newAnswers(),
-		portsChanged: func() {}, unmadeChanged: func() {},
+		opt: opt, pending: p, answers: newAnswers(), claimed: !opt.Exclusive,
+		portsChanged: func() {}, unmadeChanged: func() {}, claimWanted: func() {},
 		links: map[int]*link{}, ports: map[int]map[int]bool{}, vxlans: map[evpn.VNI][]int{}, retired: map[int]string{},
 		byVNI: map[evpn.VNI]*attached{}, byDevice: map[int]*attached{}, byBridge: map[int][]*attached{},
 		wantIPv6: map[evpn.VNI]bool{}, silenced: map[int]bool{},

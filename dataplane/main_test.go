@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		beFarEnd()
 		os.Exit(0)
 	}
+	if os.Getenv(squat) != "" {
+		squatName()
+	}
 	if os.Getenv(inside) != "" {
 		if !slices.Contains(os.Args, "-test.fuzzworker") { // who started it has done so
 			showNamespace()

@@ -19,6 +19,9 @@ type Options struct {
 	Suppress *bool      // answer ARP and ND for remote hosts here, by neigh_suppress of the VXLAN port; nil: as the devices are
 	VNIs     map[evpn.VNI]VNIOptions
 
+	// Exclusive: serve nothing while another process that says so serves something in the network namespace. Only New looks.
+	Exclusive bool
+
 	Reachability config.Reachability // what counts as a way to a remote VTEP; "": a route
 
 	Probe       time.Duration // between two probes of a remote VTEP; 0: none is probed
@@ -49,6 +52,7 @@ func (v VNIOptions) names(vni evpn.VNI) (device, bridge string) {
 func OptionsFrom(c *config.Config) Options {
 	o := Options{
 		VTEP: c.VTEP, AutoVNIs: c.AutoVNIs, Snoop: c.Snooping, SnoopRate: c.SnoopingRate, Manage: c.ManageDevices, Suppress: c.ARPSuppression,
+		Exclusive:    true,
 		Reachability: c.VTEPReachability, Probe: c.VTEPProbe, ProbeMisses: c.VTEPProbeMisses,
 		VNIs: make(map[evpn.VNI]VNIOptions, len(c.VNIs)),
 	}

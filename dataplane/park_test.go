@@ -149,9 +149,9 @@ func TestParkingIsNoTampering(t *testing.T) {
 	}
 	other, _ := l.vteps.groupOf(vtep3)
 	run(t, fmt.Sprintf("ip nexthop del id %d", other)) // a notification behind all of ours
-	c.wait(t, "the deletion to be noticed", func() bool { return c.tampered[addVTEP(vtep3).Key] })
+	c.wait(t, "the deletion to be noticed", func() bool { return c.gone[vtep3] })
 	c.look(func() {
-		if c.tampered[addVTEP(vtep2).Key] {
+		if c.tampered[addVTEP(vtep2).Key] || c.gone[vtep2] {
 			t.Error("our own writes were taken for tampering")
 		}
 	})

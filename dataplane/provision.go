@@ -291,6 +291,9 @@ func (d *Dataplane) underlayMTU(vtep netip.Addr) int {
 // removeCreated removes the devices that we made for VNIs that old names and the options in force do not. A bridge that
 // has other ports stays, with its hosts.
 func (d *Dataplane) removeCreated(old Options) {
+	if !d.topo.isClaimed() {
+		return
+	}
 	d.manager.Lock()
 	defer d.manager.Unlock()
 	now := d.topo.options()

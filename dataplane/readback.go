@@ -79,7 +79,7 @@ func (o *observer) observe(vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error) {
 
 // readVTEPs reads the nexthops and takes over ours.
 func (o *observer) readVTEPs() error {
-	if o.vteps.dst {
+	if o.vteps.dst || !o.topo.isClaimed() {
 		return nil
 	}
 	var found []nexthop

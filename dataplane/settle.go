@@ -103,6 +103,9 @@ func (t *topology) settle() {
 	}
 	t.turnPorts(c, old)
 	t.noteUnmade(vnis)
+	if !t.claimed {
+		t.claimWanted()
+	}
 }
 
 // everything notes that all links have changed, and all VNIs that there are, or that are or were configured.
@@ -125,7 +128,7 @@ func (t *topology) everything(c *linkChanges) {
 func (t *topology) servable(l *link) bool {
 	vni, single := l.singleVNI()
 	br := t.links[l.master]
-	return single && br != nil && br.kind == "bridge" && t.opt.serves(vni)
+	return single && br != nil && br.kind == "bridge" && t.opt.serves(vni) && t.claimed
 }
 
 // weigh counts the links that changed among those that may carry the tunnel: none that belongs to the overlay does.
@@ -342,7 +345,7 @@ func (t *topology) noteUnmade(vnis []evpn.VNI) {
 	news := false
 	for _, vni := range vnis {
 		v := t.opt.VNIs[vni]
-		missing := v.Create && !v.Off && !slices.ContainsFunc(t.vxlans[vni], func(index int) bool {
+		missing := v.Create && !v.Off && t.claimed && !slices.ContainsFunc(t.vxlans[vni], func(index int) bool {
 			l := t.links[index]
 			return l.master != 0 || l.group != createdGroup
 		})

@@ -46,6 +46,9 @@ func (d *Dataplane) sweep(left []*attached) error {
 // sweepOrphans removes what an earlier life left where no VNI is served any more: on VXLAN devices that lost their bridge, or
 // that we are not to serve now, and on bridges that lost their device. Nexthops and attachments must have been read.
 func (d *Dataplane) sweepOrphans() error {
+	if !d.topo.isClaimed() {
+		return nil
+	}
 	var orphans []*attached
 	d.topo.mu.RLock()
 	for index, l := range d.topo.links {

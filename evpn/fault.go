@@ -39,6 +39,7 @@ const (
 	FaultEntryBlocked      FaultCode = "kernel-entry-blocked"   // someone else's entry is in the place of ours
 	FaultEntryRefused      FaultCode = "kernel-entry-refused"   // by the kernel
 	FaultSnoopingForbidden FaultCode = "snooping-not-permitted" // CAP_NET_RAW is missing
+	FaultNamespaceTaken    FaultCode = "namespace-taken"        // by another evpnd, which serves VNIs in it
 )
 
 // Peers and what they send.
