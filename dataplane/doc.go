@@ -5,7 +5,8 @@
 //
 //   - options.go, dataplane.go: the life of a Dataplane: New, Run, Apply, ReadBack, Flush.
 //   - parse.go: a netlink message as a row, a nexthop or a link. Pure, fuzzed.
-//   - links.go, faults.go, manage.go: which VXLAN devices are attachments, what is wrong with them, what we may mend.
+//   - links.go, settle.go, faults.go, manage.go: which VXLAN devices are attachments, what is wrong with them, what we may mend.
+//   - namespace.go: one evpnd for a network namespace.
 //   - provision.go, diagnose.go: which devices we make; what is wrong beside the devices, for those who ask.
 //   - watch.go, pending.go, report.go: notifications become events, coalesced so that reading never waits for the core.
 //   - filter.go, ring.go, frames.go, dhcp.go, dhcp6.go, snoop.go, probe.go: what local hosts say of themselves in ARP, ND and DHCP,
@@ -15,6 +16,7 @@
 //   - ways.go, park.go: whether the underlay leads to a VTEP; how frames to one that it does not lead to are dropped.
 //   - echo.go: rows with our mark that others wrote.
 //   - sweep.go: nothing of ours stays where an attachment was.
+//   - leftover.go: what other daemons left, for an operator who wants it gone.
 //   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
 //
 // # What is ours

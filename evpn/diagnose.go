@@ -190,11 +190,10 @@ func (c *Core) entryFault(why cause, key EntryKey, p *problem) Fault {
 		return f
 	}
 	f.Severity = SeverityWarning
-	switch key.Table {
-	case TableNeighbor:
-		f.Remedy = fmt.Sprintf("ip neigh del %s dev %s", key.Addr, f.Ifname)
-	default:
-		f.Remedy = fmt.Sprintf("find it with bridge fdb show | grep %s and delete it", key.MAC)
+	f.Remedy = cmp.Or(p.mend, fmt.Sprintf("find it with bridge fdb show | grep %s and delete it", key.MAC))
+	if key.Table == TableNeighbor {
+		f.Remedy = cmp.Or(p.mend, fmt.Sprintf("ip neigh del %s dev %s", key.Addr, f.Ifname))
 	}
+	f.Remedy += fmt.Sprintf("; evpnctl clear foreign --vni %d lists all that another daemon left", key.VNI)
 	return f
 }

@@ -138,6 +138,16 @@ func (c *Core) retrySoon(vni VNI, now time.Time) {
 	}
 }
 
+// RetryBlocked has what waits behind entries of others in a VNI tried again with the next Flush: someone removed them.
+func (c *Core) RetryBlocked(vni VNI) {
+	now := time.Unix(0, c.history.now)
+	for key, p := range c.problems {
+		if key.VNI == vni && p.foreign && p.retryAt.After(now) {
+			p.retryAt, c.nextRetry = now, now
+		}
+	}
+}
+
 // observed compares what the kernel holds with what we believe, and queues the difference to what we want. Start, crash,
 // overrun, tampering and audit all come through here.
 func (c *Core) observed(ev Observed, now time.Time) {

@@ -88,7 +88,7 @@ func (c *cli) clearCommand() *cobra.Command {
 		}),
 	}
 	peer.Flags().BoolVar(&soft, "soft", false, "keep the session, ask for the routes again")
-	group.AddCommand(peer, c.clearDuplicateCommand())
+	group.AddCommand(peer, c.clearDuplicateCommand(), c.clearForeignCommand())
 	return group
 }
 

@@ -92,6 +92,22 @@ func (admin) ClearDuplicate(_ context.Context, r *evpnv1.ClearDuplicateRequest) 
 	return nil, status.Error(codes.NotFound, "no such duplicate")
 }
 
+func (admin) ClearForeign(_ context.Context, r *evpnv1.ClearForeignRequest) (*evpnv1.ClearForeignResponse, error) {
+	if r.Vni != 100 {
+		return nil, status.Error(codes.NotFound, "the VNI is not served here")
+	}
+	resp := &evpnv1.ClearForeignResponse{Entries: []*evpnv1.ForeignEntry{
+		{Table: "fdb", Mac: "02:00:00:00:00:09", Vtep: "10.255.0.9"}, {Table: "neighbor", Mac: "02:00:00:00:00:09", Ip: "172.16.100.9"},
+	}}
+	if r.Flood {
+		resp.Entries = append(resp.Entries, &evpnv1.ForeignEntry{Table: "flood", Vtep: "10.255.0.9"})
+		if r.Remove {
+			resp.Entries[2].Error = "device or resource busy"
+		}
+	}
+	return resp, nil
+}
+
 // SetLogLevel lets a script choose how healthy the daemon is: after "debug" the kernel part does not serve, and there are faults.
 func (a admin) SetLogLevel(_ context.Context, r *evpnv1.SetLogLevelRequest) (*evpnv1.SetLogLevelResponse, error) {
 	if r.Level == "debug" {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
+	"github.com/evpnd/evpnd/dataplane"
 	"github.com/evpnd/evpnd/evpn"
 )
 
@@ -83,6 +84,40 @@ func (a *admin) ClearDuplicate(ctx context.Context, req *evpnv1.ClearDuplicateRe
 		return nil, status.Error(codes.NotFound, "no such duplicate")
 	}
 	return &evpnv1.ClearDuplicateResponse{Cleared: uint32(n)}, nil
+}
+
+func (a *admin) ClearForeign(ctx context.Context, req *evpnv1.ClearForeignRequest) (*evpnv1.ClearForeignResponse, error) {
+	vni := evpn.VNI(req.Vni)
+	found, err := a.d.kernel.ClearForeign(vni, req.Flood, req.Remove)
+	switch {
+	case errors.Is(err, dataplane.ErrNotServed):
+		return nil, status.Error(codes.NotFound, err.Error())
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, printable(err.Error()))
+	}
+	if req.Remove {
+		a.d.log.WithFields(logrus.Fields{"vni": vni, "reason": "by operator"}).Infof("%d entries of another daemon removed", len(found))
+		if err := a.d.onOwner(ctx, func(c *evpn.Core) { c.RetryBlocked(vni) }); err != nil && ctx.Err() == nil {
+			return nil, status.Error(codes.Unavailable, err.Error())
+		}
+	}
+	resp := &evpnv1.ClearForeignResponse{}
+	for _, l := range found {
+		e := &evpnv1.ForeignEntry{Table: l.Key.Table.String()}
+		switch l.Key.Table {
+		case evpn.TableFDB:
+			e.Mac, e.Vtep = l.Key.MAC.String(), text(l.Entry.VTEP)
+		case evpn.TableNeighbor:
+			e.Mac, e.Ip = l.Entry.MAC.String(), text(l.Key.Addr)
+		default:
+			e.Vtep = text(l.Key.Addr)
+		}
+		if l.Err != nil {
+			e.Error = printable(l.Err.Error())
+		}
+		resp.Entries = append(resp.Entries, e)
+	}
+	return resp, nil
 }
 
 func (a *admin) SetLogLevel(_ context.Context, req *evpnv1.SetLogLevelRequest) (*evpnv1.SetLogLevelResponse, error) {

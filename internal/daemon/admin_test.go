@@ -19,6 +19,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	evpnv1 "github.com/evpnd/evpnd/api/evpn/v1"
 	"github.com/evpnd/evpnd/config"
@@ -447,5 +448,39 @@ func TestCallAfterStop(t *testing.T) {
 	}
 	if _, err := (&admin{d: w.Daemon}).Reload(ctx, &evpnv1.ReloadRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("Reload says %v", err)
+	}
+}
+
+// TestClearForeign: an operator sees what another daemon left, and when it is removed, what waited behind it is written at once.
+func TestClearForeign(t *testing.T) {
+	c := healthy(t)
+	c.kernel.refuse(fdbKey(100, macC), errors.New("zebra's row is in the way"), true)
+	c.report(macRoute(peer1, 100, vtep2, macC, netip.Addr{}))
+	if f := c.wantFault(evpn.FaultEntryBlocked); !strings.Contains(f.Remedy, "evpnctl clear foreign --vni 100") {
+		t.Errorf("fault %v", f)
+	}
+	c.kernel.refuse(fdbKey(100, macC), nil, true)
+	resp, err := c.admin.ClearForeign(c.ctx, &evpnv1.ClearForeignRequest{Vni: 100, Remove: true, Flood: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []*evpnv1.ForeignEntry{
+		{Table: "flood", Vtep: vtep3.String(), Error: "busy"},
+		{Table: "fdb", Mac: macC.String(), Vtep: vtep3.String()},
+		{Table: "neighbor", Mac: macC.String(), Ip: vtep2.String()},
+	}
+	if d := cmp.Diff(want, resp.Entries, protocmp.Transform()); d != "" {
+		t.Error(d)
+	}
+	if lines := c.lines("foreign"); !slices.Equal(lines, []string{"foreign 100 flood true remove true"}) {
+		t.Errorf("the kernel was asked %q", lines)
+	}
+	begun := time.Now()
+	until(t, "the entry that waited", func() bool { _, there := c.kernel.hold()[fdbKey(100, macC)]; return there })
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it waited for its next turn: %s", took)
+	}
+	if _, err := c.admin.ClearForeign(c.ctx, &evpnv1.ClearForeignRequest{Vni: 999}); status.Code(err) != codes.NotFound {
+		t.Errorf("a VNI that is not served: %v", err)
 	}
 }

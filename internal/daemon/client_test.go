@@ -91,6 +91,8 @@ func (c *client) call(req proto.Message) ([]proto.Message, error) {
 		return single(c.admin.ClearPeer(c.ctx, req))
 	case *evpnv1.ClearDuplicateRequest:
 		return single(c.admin.ClearDuplicate(c.ctx, req))
+	case *evpnv1.ClearForeignRequest:
+		return single(c.admin.ClearForeign(c.ctx, req))
 	case *evpnv1.SetLogLevelRequest:
 		return single(c.admin.SetLogLevel(c.ctx, req))
 	default:

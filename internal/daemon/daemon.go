@@ -55,6 +55,8 @@ type Kernel interface {
 	PingVTEP(ctx context.Context, target dataplane.PingTarget, report func(dataplane.PingStep)) error
 	// Diagnose looks for what is set up wrongly on this host; vteps are the remote ones.
 	Diagnose(vteps []netip.Addr) ([]evpn.Fault, error)
+	// ClearForeign finds the entries of other daemons in a VNI, and removes them if it is to.
+	ClearForeign(vni evpn.VNI, flood, remove bool) ([]dataplane.Leftover, error)
 }
 
 // BGP is what the daemon needs of the speaker.

@@ -247,11 +247,11 @@ func TestSessionDownByLink(t *testing.T) {
 		Peer: evpn.InterfacePeer("eth1"), State: speaker.StateIdle, LastError: "peer closed the connection",
 		Link: speaker.LinkInfo{Why: "interface eth1 is down"},
 	}
-	if code, detail, _ := sessionDown(i, config.Peer{}); code != evpn.FaultPeerUnseen || detail != "no session with the peer on eth1: interface eth1 is down" {
+	if code, detail, _ := sessionDown(i, config.Peer{}, true); code != evpn.FaultPeerUnseen || detail != "no session with the peer on eth1: interface eth1 is down" {
 		t.Errorf("%s: %s", code, detail)
 	}
 	i.Link, i.Remote, i.LastError = speaker.LinkInfo{}, netip.MustParseAddr("fe80::1%eth1"), "hold timer expired"
-	if code, detail, _ := sessionDown(i, config.Peer{}); code != evpn.FaultPeerDown || detail != "the session with eth1 (fe80::1%eth1) is idle: hold timer expired" {
+	if code, detail, _ := sessionDown(i, config.Peer{}, true); code != evpn.FaultPeerDown || detail != "the session with eth1 (fe80::1%eth1) is idle: hold timer expired" {
 		t.Errorf("%s: %s", code, detail)
 	}
 }

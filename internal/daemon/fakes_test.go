@@ -206,6 +206,19 @@ func (k *mapKernel) Diagnose(vteps []netip.Addr) ([]evpn.Fault, error) {
 	return k.faults, nil
 }
 
+// ClearForeign has one entry in the way in each VNI but 999.
+func (k *mapKernel) ClearForeign(vni evpn.VNI, flood, remove bool) ([]dataplane.Leftover, error) {
+	if vni == 999 {
+		return nil, fmt.Errorf("entries of others: %w", dataplane.ErrNotServed)
+	}
+	k.journal.add("foreign %d flood %t remove %t", vni, flood, remove)
+	return []dataplane.Leftover{
+		{Key: evpn.EntryKey{Table: evpn.TableFlood, VNI: vni, Addr: vtep3}, Err: errors.New("busy")},
+		{Key: fdbKey(vni, macC), Entry: evpn.Entry{VTEP: vtep3}},
+		{Key: evpn.EntryKey{Table: evpn.TableNeighbor, VNI: vni, Addr: vtep2}, Entry: evpn.Entry{MAC: macC}},
+	}, nil
+}
+
 // hold returns what is in the kernel.
 func (k *mapKernel) hold() map[evpn.EntryKey]evpn.Entry {
 	k.mu.Lock()

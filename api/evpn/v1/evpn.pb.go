@@ -5003,6 +5003,187 @@ func (x *ClearDuplicateResponse) GetCleared() uint32 {
 	return 0
 }
 
+type ClearForeignRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vni           uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Remove        bool                   `protobuf:"varint,2,opt,name=remove,proto3" json:"remove,omitempty"` // false: list them only
+	Flood         bool                   `protobuf:"varint,3,opt,name=flood,proto3" json:"flood,omitempty"`   // the VTEPs too that others put into the flood list, where nothing tells a daemon's from an operator's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearForeignRequest) Reset() {
+	*x = ClearForeignRequest{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearForeignRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearForeignRequest) ProtoMessage() {}
+
+func (x *ClearForeignRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearForeignRequest.ProtoReflect.Descriptor instead.
+func (*ClearForeignRequest) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ClearForeignRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *ClearForeignRequest) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+func (x *ClearForeignRequest) GetFlood() bool {
+	if x != nil {
+		return x.Flood
+	}
+	return false
+}
+
+type ClearForeignResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*ForeignEntry        `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearForeignResponse) Reset() {
+	*x = ClearForeignResponse{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearForeignResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearForeignResponse) ProtoMessage() {}
+
+func (x *ClearForeignResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearForeignResponse.ProtoReflect.Descriptor instead.
+func (*ClearForeignResponse) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ClearForeignResponse) GetEntries() []*ForeignEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// ForeignEntry is a kernel entry that another daemon wrote.
+type ForeignEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"` // fdb, neighbor, flood
+	Mac           string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`     // of the host; "" in flood
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`       // neighbor: of the host
+	Vtep          string                 `protobuf:"bytes,4,opt,name=vtep,proto3" json:"vtep,omitempty"`   // fdb and flood: to which frames go; "": by a nexthop of someone else
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"` // why it could not be removed; "": it was, or was not to be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForeignEntry) Reset() {
+	*x = ForeignEntry{}
+	mi := &file_evpn_v1_evpn_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForeignEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForeignEntry) ProtoMessage() {}
+
+func (x *ForeignEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_evpn_v1_evpn_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForeignEntry.ProtoReflect.Descriptor instead.
+func (*ForeignEntry) Descriptor() ([]byte, []int) {
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ForeignEntry) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ForeignEntry) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ForeignEntry) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *ForeignEntry) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
+func (x *ForeignEntry) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type SetLogLevelRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"` // error, warn, info, debug
@@ -5012,7 +5193,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[58]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5024,7 +5205,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[58]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5037,7 +5218,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{58}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -5056,7 +5237,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[59]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5249,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[59]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5262,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{59}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SetLogLevelResponse) GetPrevious() string {
@@ -5101,7 +5282,7 @@ type PingVTEPRequest struct {
 
 func (x *PingVTEPRequest) Reset() {
 	*x = PingVTEPRequest{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[60]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5113,7 +5294,7 @@ func (x *PingVTEPRequest) String() string {
 func (*PingVTEPRequest) ProtoMessage() {}
 
 func (x *PingVTEPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[60]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5126,7 +5307,7 @@ func (x *PingVTEPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingVTEPRequest.ProtoReflect.Descriptor instead.
 func (*PingVTEPRequest) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{60}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PingVTEPRequest) GetVtep() string {
@@ -5153,7 +5334,7 @@ type PingVTEPResponse struct {
 
 func (x *PingVTEPResponse) Reset() {
 	*x = PingVTEPResponse{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[61]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5165,7 +5346,7 @@ func (x *PingVTEPResponse) String() string {
 func (*PingVTEPResponse) ProtoMessage() {}
 
 func (x *PingVTEPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[61]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5178,7 +5359,7 @@ func (x *PingVTEPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingVTEPResponse.ProtoReflect.Descriptor instead.
 func (*PingVTEPResponse) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{61}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PingVTEPResponse) GetStep() *PingStep {
@@ -5211,7 +5392,7 @@ type PingStep struct {
 
 func (x *PingStep) Reset() {
 	*x = PingStep{}
-	mi := &file_evpn_v1_evpn_proto_msgTypes[62]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5404,7 @@ func (x *PingStep) String() string {
 func (*PingStep) ProtoMessage() {}
 
 func (x *PingStep) ProtoReflect() protoreflect.Message {
-	mi := &file_evpn_v1_evpn_proto_msgTypes[62]
+	mi := &file_evpn_v1_evpn_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5417,7 @@ func (x *PingStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingStep.ProtoReflect.Descriptor instead.
 func (*PingStep) Descriptor() ([]byte, []int) {
-	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{62}
+	return file_evpn_v1_evpn_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PingStep) GetMark() string {
@@ -5742,7 +5923,19 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x03 \x01(\tR\x02ip\"2\n" +
 	"\x16ClearDuplicateResponse\x12\x18\n" +
-	"\acleared\x18\x01 \x01(\rR\acleared\"*\n" +
+	"\acleared\x18\x01 \x01(\rR\acleared\"U\n" +
+	"\x13ClearForeignRequest\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06remove\x18\x02 \x01(\bR\x06remove\x12\x14\n" +
+	"\x05flood\x18\x03 \x01(\bR\x05flood\"G\n" +
+	"\x14ClearForeignResponse\x12/\n" +
+	"\aentries\x18\x01 \x03(\v2\x15.evpn.v1.ForeignEntryR\aentries\"p\n" +
+	"\fForeignEntry\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x12\n" +
+	"\x04vtep\x18\x04 \x01(\tR\x04vtep\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"*\n" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
@@ -5776,11 +5969,12 @@ const file_evpn_v1_evpn_proto_rawDesc = "" +
 	"\aExplain\x12\x17.evpn.v1.ExplainRequest\x1a\x18.evpn.v1.ExplainResponse\x128\n" +
 	"\x05Watch\x12\x15.evpn.v1.WatchRequest\x1a\x16.evpn.v1.WatchResponse0\x01\x12B\n" +
 	"\tGetConfig\x12\x19.evpn.v1.GetConfigRequest\x1a\x1a.evpn.v1.GetConfigResponse\x12N\n" +
-	"\rCompareConfig\x12\x1d.evpn.v1.CompareConfigRequest\x1a\x1e.evpn.v1.CompareConfigResponse2\xed\x02\n" +
+	"\rCompareConfig\x12\x1d.evpn.v1.CompareConfigRequest\x1a\x1e.evpn.v1.CompareConfigResponse2\xba\x03\n" +
 	"\fAdminService\x129\n" +
 	"\x06Reload\x12\x16.evpn.v1.ReloadRequest\x1a\x17.evpn.v1.ReloadResponse\x12B\n" +
 	"\tClearPeer\x12\x19.evpn.v1.ClearPeerRequest\x1a\x1a.evpn.v1.ClearPeerResponse\x12Q\n" +
-	"\x0eClearDuplicate\x12\x1e.evpn.v1.ClearDuplicateRequest\x1a\x1f.evpn.v1.ClearDuplicateResponse\x12H\n" +
+	"\x0eClearDuplicate\x12\x1e.evpn.v1.ClearDuplicateRequest\x1a\x1f.evpn.v1.ClearDuplicateResponse\x12K\n" +
+	"\fClearForeign\x12\x1c.evpn.v1.ClearForeignRequest\x1a\x1d.evpn.v1.ClearForeignResponse\x12H\n" +
 	"\vSetLogLevel\x12\x1b.evpn.v1.SetLogLevelRequest\x1a\x1c.evpn.v1.SetLogLevelResponse\x12A\n" +
 	"\bPingVTEP\x12\x18.evpn.v1.PingVTEPRequest\x1a\x19.evpn.v1.PingVTEPResponse0\x01B+Z)github.com/evpnd/evpnd/api/evpn/v1;evpnv1b\x06proto3"
 
@@ -5796,7 +5990,7 @@ func file_evpn_v1_evpn_proto_rawDescGZIP() []byte {
 	return file_evpn_v1_evpn_proto_rawDescData
 }
 
-var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_evpn_v1_evpn_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: evpn.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: evpn.v1.GetStatusResponse
@@ -5856,137 +6050,143 @@ var file_evpn_v1_evpn_proto_goTypes = []any{
 	(*ClearPeerResponse)(nil),      // 55: evpn.v1.ClearPeerResponse
 	(*ClearDuplicateRequest)(nil),  // 56: evpn.v1.ClearDuplicateRequest
 	(*ClearDuplicateResponse)(nil), // 57: evpn.v1.ClearDuplicateResponse
-	(*SetLogLevelRequest)(nil),     // 58: evpn.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),    // 59: evpn.v1.SetLogLevelResponse
-	(*PingVTEPRequest)(nil),        // 60: evpn.v1.PingVTEPRequest
-	(*PingVTEPResponse)(nil),       // 61: evpn.v1.PingVTEPResponse
-	(*PingStep)(nil),               // 62: evpn.v1.PingStep
-	(*timestamppb.Timestamp)(nil),  // 63: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 64: google.protobuf.Duration
+	(*ClearForeignRequest)(nil),    // 58: evpn.v1.ClearForeignRequest
+	(*ClearForeignResponse)(nil),   // 59: evpn.v1.ClearForeignResponse
+	(*ForeignEntry)(nil),           // 60: evpn.v1.ForeignEntry
+	(*SetLogLevelRequest)(nil),     // 61: evpn.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),    // 62: evpn.v1.SetLogLevelResponse
+	(*PingVTEPRequest)(nil),        // 63: evpn.v1.PingVTEPRequest
+	(*PingVTEPResponse)(nil),       // 64: evpn.v1.PingVTEPResponse
+	(*PingStep)(nil),               // 65: evpn.v1.PingStep
+	(*timestamppb.Timestamp)(nil),  // 66: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 67: google.protobuf.Duration
 }
 var file_evpn_v1_evpn_proto_depIdxs = []int32{
-	2,  // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
-	63, // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
-	63, // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
-	64, // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
-	5,  // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
-	6,  // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
-	63, // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
-	7,  // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
-	3,  // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
-	4,  // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
-	16, // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
-	63, // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
-	63, // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
-	10, // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
-	63, // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
-	63, // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	64, // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	64, // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	64, // 18: evpn.v1.Peer.long_lived_stale_time:type_name -> google.protobuf.Duration
-	63, // 19: evpn.v1.Peer.stale_until:type_name -> google.protobuf.Timestamp
-	63, // 20: evpn.v1.Peer.idle_hold_until:type_name -> google.protobuf.Timestamp
-	11, // 21: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
-	14, // 22: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
-	63, // 23: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
-	63, // 24: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
-	15, // 25: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
-	16, // 26: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
-	19, // 27: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
-	63, // 28: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 29: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
-	63, // 30: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
-	63, // 31: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
-	63, // 32: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
-	64, // 33: evpn.v1.VTEP.probe_rtt:type_name -> google.protobuf.Duration
-	22, // 34: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
-	63, // 35: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 36: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
-	63, // 37: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
-	28, // 38: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
-	23, // 39: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
-	63, // 40: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
-	63, // 41: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
-	26, // 42: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
-	63, // 43: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
-	27, // 44: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
-	63, // 45: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
-	28, // 46: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
-	23, // 47: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
-	63, // 48: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
-	63, // 49: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
-	31, // 50: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
-	63, // 51: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
-	32, // 52: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
-	63, // 53: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
-	35, // 54: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
-	63, // 55: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
-	38, // 56: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
-	63, // 57: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
-	63, // 58: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
-	64, // 59: evpn.v1.Event.took:type_name -> google.protobuf.Duration
-	41, // 60: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
-	63, // 61: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
-	42, // 62: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
-	38, // 63: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
-	63, // 64: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
-	64, // 65: evpn.v1.Step.took:type_name -> google.protobuf.Duration
-	22, // 66: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
-	26, // 67: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
-	45, // 68: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
-	38, // 69: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
-	63, // 70: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
-	31, // 71: evpn.v1.WatchResponse.routes:type_name -> evpn.v1.Route
-	10, // 72: evpn.v1.WatchResponse.peers:type_name -> evpn.v1.Peer
-	14, // 73: evpn.v1.WatchResponse.vnis:type_name -> evpn.v1.VNI
-	48, // 74: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
-	63, // 75: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
-	52, // 76: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
-	48, // 77: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
-	62, // 78: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
-	63, // 79: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
-	64, // 80: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
-	0,  // 81: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
-	8,  // 82: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
-	12, // 83: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
-	17, // 84: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
-	20, // 85: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
-	24, // 86: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
-	29, // 87: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
-	33, // 88: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
-	36, // 89: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
-	39, // 90: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
-	43, // 91: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
-	49, // 92: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
-	51, // 93: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
-	46, // 94: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
-	54, // 95: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
-	56, // 96: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
-	58, // 97: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
-	60, // 98: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
-	1,  // 99: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
-	9,  // 100: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
-	13, // 101: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
-	18, // 102: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
-	21, // 103: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
-	25, // 104: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
-	30, // 105: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
-	34, // 106: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
-	37, // 107: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
-	40, // 108: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
-	44, // 109: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
-	50, // 110: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
-	53, // 111: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
-	47, // 112: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
-	55, // 113: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
-	57, // 114: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
-	59, // 115: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
-	61, // 116: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
-	99, // [99:117] is the sub-list for method output_type
-	81, // [81:99] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	2,   // 0: evpn.v1.GetStatusResponse.status:type_name -> evpn.v1.Status
+	66,  // 1: evpn.v1.GetStatusResponse.as_of:type_name -> google.protobuf.Timestamp
+	66,  // 2: evpn.v1.Status.started:type_name -> google.protobuf.Timestamp
+	67,  // 3: evpn.v1.Status.uptime:type_name -> google.protobuf.Duration
+	5,   // 4: evpn.v1.Status.kernel:type_name -> evpn.v1.Kernel
+	6,   // 5: evpn.v1.Status.counts:type_name -> evpn.v1.Counts
+	66,  // 6: evpn.v1.Status.config_loaded:type_name -> google.protobuf.Timestamp
+	7,   // 7: evpn.v1.Status.last_reload:type_name -> evpn.v1.Reload
+	3,   // 8: evpn.v1.Status.snooping:type_name -> evpn.v1.Snooping
+	4,   // 9: evpn.v1.Status.engine:type_name -> evpn.v1.Engine
+	16,  // 10: evpn.v1.Snooping.frames:type_name -> evpn.v1.SnoopCount
+	66,  // 11: evpn.v1.Kernel.last_read_back:type_name -> google.protobuf.Timestamp
+	66,  // 12: evpn.v1.Reload.time:type_name -> google.protobuf.Timestamp
+	10,  // 13: evpn.v1.ListPeersResponse.peers:type_name -> evpn.v1.Peer
+	66,  // 14: evpn.v1.ListPeersResponse.as_of:type_name -> google.protobuf.Timestamp
+	66,  // 15: evpn.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	67,  // 16: evpn.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	67,  // 17: evpn.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	67,  // 18: evpn.v1.Peer.long_lived_stale_time:type_name -> google.protobuf.Duration
+	66,  // 19: evpn.v1.Peer.stale_until:type_name -> google.protobuf.Timestamp
+	66,  // 20: evpn.v1.Peer.idle_hold_until:type_name -> google.protobuf.Timestamp
+	11,  // 21: evpn.v1.Peer.counters:type_name -> evpn.v1.PeerCounters
+	14,  // 22: evpn.v1.ListVNIsResponse.vnis:type_name -> evpn.v1.VNI
+	66,  // 23: evpn.v1.ListVNIsResponse.as_of:type_name -> google.protobuf.Timestamp
+	66,  // 24: evpn.v1.VNI.since:type_name -> google.protobuf.Timestamp
+	15,  // 25: evpn.v1.VNI.snooped_ports:type_name -> evpn.v1.SnoopedPort
+	16,  // 26: evpn.v1.SnoopedPort.frames:type_name -> evpn.v1.SnoopCount
+	19,  // 27: evpn.v1.ListVTEPsResponse.vteps:type_name -> evpn.v1.VTEP
+	66,  // 28: evpn.v1.ListVTEPsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27,  // 29: evpn.v1.VTEP.kernel:type_name -> evpn.v1.KernelEntry
+	66,  // 30: evpn.v1.VTEP.since:type_name -> google.protobuf.Timestamp
+	66,  // 31: evpn.v1.VTEP.reachability_since:type_name -> google.protobuf.Timestamp
+	66,  // 32: evpn.v1.VTEP.held_until:type_name -> google.protobuf.Timestamp
+	67,  // 33: evpn.v1.VTEP.probe_rtt:type_name -> google.protobuf.Duration
+	22,  // 34: evpn.v1.ListMACsResponse.macs:type_name -> evpn.v1.MAC
+	66,  // 35: evpn.v1.ListMACsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27,  // 36: evpn.v1.MAC.kernel:type_name -> evpn.v1.KernelEntry
+	66,  // 37: evpn.v1.MAC.since:type_name -> google.protobuf.Timestamp
+	28,  // 38: evpn.v1.MAC.candidates:type_name -> evpn.v1.Candidate
+	23,  // 39: evpn.v1.MAC.duplicate:type_name -> evpn.v1.Duplicate
+	66,  // 40: evpn.v1.Duplicate.since:type_name -> google.protobuf.Timestamp
+	66,  // 41: evpn.v1.Duplicate.until:type_name -> google.protobuf.Timestamp
+	26,  // 42: evpn.v1.ListNeighborsResponse.neighbors:type_name -> evpn.v1.Neighbor
+	66,  // 43: evpn.v1.ListNeighborsResponse.as_of:type_name -> google.protobuf.Timestamp
+	27,  // 44: evpn.v1.Neighbor.kernel:type_name -> evpn.v1.KernelEntry
+	66,  // 45: evpn.v1.Neighbor.since:type_name -> google.protobuf.Timestamp
+	28,  // 46: evpn.v1.Neighbor.candidates:type_name -> evpn.v1.Candidate
+	23,  // 47: evpn.v1.Neighbor.duplicate:type_name -> evpn.v1.Duplicate
+	66,  // 48: evpn.v1.Neighbor.lease_end:type_name -> google.protobuf.Timestamp
+	66,  // 49: evpn.v1.Candidate.since:type_name -> google.protobuf.Timestamp
+	31,  // 50: evpn.v1.ListRoutesResponse.routes:type_name -> evpn.v1.Route
+	66,  // 51: evpn.v1.ListRoutesResponse.as_of:type_name -> google.protobuf.Timestamp
+	32,  // 52: evpn.v1.Route.pmsi:type_name -> evpn.v1.PMSI
+	66,  // 53: evpn.v1.Route.received:type_name -> google.protobuf.Timestamp
+	35,  // 54: evpn.v1.DiagnoseResponse.faults:type_name -> evpn.v1.Fault
+	66,  // 55: evpn.v1.DiagnoseResponse.as_of:type_name -> google.protobuf.Timestamp
+	38,  // 56: evpn.v1.ListEventsResponse.events:type_name -> evpn.v1.Event
+	66,  // 57: evpn.v1.ListEventsResponse.as_of:type_name -> google.protobuf.Timestamp
+	66,  // 58: evpn.v1.Event.time:type_name -> google.protobuf.Timestamp
+	67,  // 59: evpn.v1.Event.took:type_name -> google.protobuf.Duration
+	41,  // 60: evpn.v1.ExplainResponse.explanations:type_name -> evpn.v1.Explanation
+	66,  // 61: evpn.v1.ExplainResponse.as_of:type_name -> google.protobuf.Timestamp
+	42,  // 62: evpn.v1.Explanation.steps:type_name -> evpn.v1.Step
+	38,  // 63: evpn.v1.Explanation.events:type_name -> evpn.v1.Event
+	66,  // 64: evpn.v1.Step.since:type_name -> google.protobuf.Timestamp
+	67,  // 65: evpn.v1.Step.took:type_name -> google.protobuf.Duration
+	22,  // 66: evpn.v1.WatchResponse.macs:type_name -> evpn.v1.MAC
+	26,  // 67: evpn.v1.WatchResponse.neighbors:type_name -> evpn.v1.Neighbor
+	45,  // 68: evpn.v1.WatchResponse.gone:type_name -> evpn.v1.GoneRow
+	38,  // 69: evpn.v1.WatchResponse.events:type_name -> evpn.v1.Event
+	66,  // 70: evpn.v1.WatchResponse.as_of:type_name -> google.protobuf.Timestamp
+	31,  // 71: evpn.v1.WatchResponse.routes:type_name -> evpn.v1.Route
+	10,  // 72: evpn.v1.WatchResponse.peers:type_name -> evpn.v1.Peer
+	14,  // 73: evpn.v1.WatchResponse.vnis:type_name -> evpn.v1.VNI
+	48,  // 74: evpn.v1.ReloadResponse.details:type_name -> evpn.v1.ConfigChange
+	66,  // 75: evpn.v1.GetConfigResponse.loaded:type_name -> google.protobuf.Timestamp
+	52,  // 76: evpn.v1.CompareConfigRequest.settings:type_name -> evpn.v1.Setting
+	48,  // 77: evpn.v1.CompareConfigResponse.changes:type_name -> evpn.v1.ConfigChange
+	60,  // 78: evpn.v1.ClearForeignResponse.entries:type_name -> evpn.v1.ForeignEntry
+	65,  // 79: evpn.v1.PingVTEPResponse.step:type_name -> evpn.v1.PingStep
+	66,  // 80: evpn.v1.PingVTEPResponse.as_of:type_name -> google.protobuf.Timestamp
+	67,  // 81: evpn.v1.PingStep.rtt:type_name -> google.protobuf.Duration
+	0,   // 82: evpn.v1.InspectService.GetStatus:input_type -> evpn.v1.GetStatusRequest
+	8,   // 83: evpn.v1.InspectService.ListPeers:input_type -> evpn.v1.ListPeersRequest
+	12,  // 84: evpn.v1.InspectService.ListVNIs:input_type -> evpn.v1.ListVNIsRequest
+	17,  // 85: evpn.v1.InspectService.ListVTEPs:input_type -> evpn.v1.ListVTEPsRequest
+	20,  // 86: evpn.v1.InspectService.ListMACs:input_type -> evpn.v1.ListMACsRequest
+	24,  // 87: evpn.v1.InspectService.ListNeighbors:input_type -> evpn.v1.ListNeighborsRequest
+	29,  // 88: evpn.v1.InspectService.ListRoutes:input_type -> evpn.v1.ListRoutesRequest
+	33,  // 89: evpn.v1.InspectService.Diagnose:input_type -> evpn.v1.DiagnoseRequest
+	36,  // 90: evpn.v1.InspectService.ListEvents:input_type -> evpn.v1.ListEventsRequest
+	39,  // 91: evpn.v1.InspectService.Explain:input_type -> evpn.v1.ExplainRequest
+	43,  // 92: evpn.v1.InspectService.Watch:input_type -> evpn.v1.WatchRequest
+	49,  // 93: evpn.v1.InspectService.GetConfig:input_type -> evpn.v1.GetConfigRequest
+	51,  // 94: evpn.v1.InspectService.CompareConfig:input_type -> evpn.v1.CompareConfigRequest
+	46,  // 95: evpn.v1.AdminService.Reload:input_type -> evpn.v1.ReloadRequest
+	54,  // 96: evpn.v1.AdminService.ClearPeer:input_type -> evpn.v1.ClearPeerRequest
+	56,  // 97: evpn.v1.AdminService.ClearDuplicate:input_type -> evpn.v1.ClearDuplicateRequest
+	58,  // 98: evpn.v1.AdminService.ClearForeign:input_type -> evpn.v1.ClearForeignRequest
+	61,  // 99: evpn.v1.AdminService.SetLogLevel:input_type -> evpn.v1.SetLogLevelRequest
+	63,  // 100: evpn.v1.AdminService.PingVTEP:input_type -> evpn.v1.PingVTEPRequest
+	1,   // 101: evpn.v1.InspectService.GetStatus:output_type -> evpn.v1.GetStatusResponse
+	9,   // 102: evpn.v1.InspectService.ListPeers:output_type -> evpn.v1.ListPeersResponse
+	13,  // 103: evpn.v1.InspectService.ListVNIs:output_type -> evpn.v1.ListVNIsResponse
+	18,  // 104: evpn.v1.InspectService.ListVTEPs:output_type -> evpn.v1.ListVTEPsResponse
+	21,  // 105: evpn.v1.InspectService.ListMACs:output_type -> evpn.v1.ListMACsResponse
+	25,  // 106: evpn.v1.InspectService.ListNeighbors:output_type -> evpn.v1.ListNeighborsResponse
+	30,  // 107: evpn.v1.InspectService.ListRoutes:output_type -> evpn.v1.ListRoutesResponse
+	34,  // 108: evpn.v1.InspectService.Diagnose:output_type -> evpn.v1.DiagnoseResponse
+	37,  // 109: evpn.v1.InspectService.ListEvents:output_type -> evpn.v1.ListEventsResponse
+	40,  // 110: evpn.v1.InspectService.Explain:output_type -> evpn.v1.ExplainResponse
+	44,  // 111: evpn.v1.InspectService.Watch:output_type -> evpn.v1.WatchResponse
+	50,  // 112: evpn.v1.InspectService.GetConfig:output_type -> evpn.v1.GetConfigResponse
+	53,  // 113: evpn.v1.InspectService.CompareConfig:output_type -> evpn.v1.CompareConfigResponse
+	47,  // 114: evpn.v1.AdminService.Reload:output_type -> evpn.v1.ReloadResponse
+	55,  // 115: evpn.v1.AdminService.ClearPeer:output_type -> evpn.v1.ClearPeerResponse
+	57,  // 116: evpn.v1.AdminService.ClearDuplicate:output_type -> evpn.v1.ClearDuplicateResponse
+	59,  // 117: evpn.v1.AdminService.ClearForeign:output_type -> evpn.v1.ClearForeignResponse
+	62,  // 118: evpn.v1.AdminService.SetLogLevel:output_type -> evpn.v1.SetLogLevelResponse
+	64,  // 119: evpn.v1.AdminService.PingVTEP:output_type -> evpn.v1.PingVTEPResponse
+	101, // [101:120] is the sub-list for method output_type
+	82,  // [82:101] is the sub-list for method input_type
+	82,  // [82:82] is the sub-list for extension type_name
+	82,  // [82:82] is the sub-list for extension extendee
+	0,   // [0:82] is the sub-list for field type_name
 }
 
 func init() { file_evpn_v1_evpn_proto_init() }
@@ -6000,7 +6200,7 @@ func file_evpn_v1_evpn_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evpn_v1_evpn_proto_rawDesc), len(file_evpn_v1_evpn_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

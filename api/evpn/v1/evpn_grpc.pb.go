@@ -688,6 +688,7 @@ const (
 	AdminService_Reload_FullMethodName         = "/evpn.v1.AdminService/Reload"
 	AdminService_ClearPeer_FullMethodName      = "/evpn.v1.AdminService/ClearPeer"
 	AdminService_ClearDuplicate_FullMethodName = "/evpn.v1.AdminService/ClearDuplicate"
+	AdminService_ClearForeign_FullMethodName   = "/evpn.v1.AdminService/ClearForeign"
 	AdminService_SetLogLevel_FullMethodName    = "/evpn.v1.AdminService/SetLogLevel"
 	AdminService_PingVTEP_FullMethodName       = "/evpn.v1.AdminService/PingVTEP"
 )
@@ -709,6 +710,11 @@ type AdminServiceClient interface {
 	// ClearDuplicate ends the hold of MACs and IPs that two hosts have, and has them decided anew. NOT_FOUND: the MAC or IP
 	// named is no duplicate.
 	ClearDuplicate(ctx context.Context, in *ClearDuplicateRequest, opts ...grpc.CallOption) (*ClearDuplicateResponse, error)
+	// ClearForeign lists the kernel entries of a VNI that another daemon wrote, such as an FRR that was killed, and removes them
+	// when it is told to; evpnd never does so by itself. Static rows of operators and orchestrators are not among them. A daemon
+	// that still runs may write its own again. NOT_FOUND: the VNI is not served here. UNAVAILABLE: the kernel could not be
+	// read, or not all was removed.
+	ClearForeign(ctx context.Context, in *ClearForeignRequest, opts ...grpc.CallOption) (*ClearForeignResponse, error)
 	// SetLogLevel changes the log level until the next reload or restart. INVALID_ARGUMENT: no such level.
 	SetLogLevel(ctx context.Context, in *SetLogLevelRequest, opts ...grpc.CallOption) (*SetLogLevelResponse, error)
 	// PingVTEP sends packets to a VTEP and says step by step what passes and what does not: the route, ICMP, the largest
@@ -750,6 +756,16 @@ func (c *adminServiceClient) ClearDuplicate(ctx context.Context, in *ClearDuplic
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClearDuplicateResponse)
 	err := c.cc.Invoke(ctx, AdminService_ClearDuplicate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ClearForeign(ctx context.Context, in *ClearForeignRequest, opts ...grpc.CallOption) (*ClearForeignResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClearForeignResponse)
+	err := c.cc.Invoke(ctx, AdminService_ClearForeign_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -802,6 +818,11 @@ type AdminServiceServer interface {
 	// ClearDuplicate ends the hold of MACs and IPs that two hosts have, and has them decided anew. NOT_FOUND: the MAC or IP
 	// named is no duplicate.
 	ClearDuplicate(context.Context, *ClearDuplicateRequest) (*ClearDuplicateResponse, error)
+	// ClearForeign lists the kernel entries of a VNI that another daemon wrote, such as an FRR that was killed, and removes them
+	// when it is told to; evpnd never does so by itself. Static rows of operators and orchestrators are not among them. A daemon
+	// that still runs may write its own again. NOT_FOUND: the VNI is not served here. UNAVAILABLE: the kernel could not be
+	// read, or not all was removed.
+	ClearForeign(context.Context, *ClearForeignRequest) (*ClearForeignResponse, error)
 	// SetLogLevel changes the log level until the next reload or restart. INVALID_ARGUMENT: no such level.
 	SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error)
 	// PingVTEP sends packets to a VTEP and says step by step what passes and what does not: the route, ICMP, the largest
@@ -827,6 +848,9 @@ func (UnimplementedAdminServiceServer) ClearPeer(context.Context, *ClearPeerRequ
 }
 func (UnimplementedAdminServiceServer) ClearDuplicate(context.Context, *ClearDuplicateRequest) (*ClearDuplicateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClearDuplicate not implemented")
+}
+func (UnimplementedAdminServiceServer) ClearForeign(context.Context, *ClearForeignRequest) (*ClearForeignResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ClearForeign not implemented")
 }
 func (UnimplementedAdminServiceServer) SetLogLevel(context.Context, *SetLogLevelRequest) (*SetLogLevelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLogLevel not implemented")
@@ -909,6 +933,24 @@ func _AdminService_ClearDuplicate_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ClearForeign_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClearForeignRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ClearForeign(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ClearForeign_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ClearForeign(ctx, req.(*ClearForeignRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_SetLogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetLogLevelRequest)
 	if err := dec(in); err != nil {
@@ -956,6 +998,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ClearDuplicate",
 			Handler:    _AdminService_ClearDuplicate_Handler,
+		},
+		{
+			MethodName: "ClearForeign",
+			Handler:    _AdminService_ClearForeign_Handler,
 		},
 		{
 			MethodName: "SetLogLevel",
