@@ -23,6 +23,8 @@ type host struct {
 	vnis int
 	ns   netns.NsHandle
 	dir  string // of the subject's files
+
+	create int // VNIs behind vnis whose devices evpnd is to make
 }
 
 // newHost makes a host whose underlay ends in nothing, which is enough to see what would be sent.

@@ -107,7 +107,8 @@ func bench(ctx context.Context, s settings) error {
 	for _, m := range chosen {
 		for run := range s.runs {
 			for _, kind := range kinds {
-				if !s.subjects.MatchString(kind.name) || (kind.name == kindKernel && m.speakersOnly) {
+				if !s.subjects.MatchString(kind.name) || (kind.name == kindKernel && m.speakersOnly) ||
+					(m.only != "" && m.only != kind.name) {
 					continue
 				}
 				began := time.Now()

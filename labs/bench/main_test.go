@@ -267,3 +267,19 @@ func TestMeasures(t *testing.T) {
 		})
 	}
 }
+
+// TestStart: the measure of a start ends when all VNIs are announced, also those whose devices evpnd makes.
+func TestStart(t *testing.T) {
+	for _, create := range []int{0, 19} {
+		t.Run(fmt.Sprintf("%d made", create), func(t *testing.T) {
+			u := subjectOf(t, kindEVPND, 20-create, 1)
+			u.host.create = create
+			if err := (&trial{subject: u, name: "start", results: newResults(about{})}).start(t.Context(), 20); err != nil {
+				t.Fatal(err)
+			}
+			if n := rows(t, u.host, "vxlan", "ip", "-o", "link", "show", "type", "vxlan"); n != 20 {
+				t.Errorf("%d devices", n)
+			}
+		})
+	}
+}

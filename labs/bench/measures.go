@@ -14,6 +14,7 @@ type measure struct {
 	name         string
 	about        string // for the documentation
 	speakersOnly bool   // the kernel alone has no part in it
+	only         string // whom alone it is for; "": all
 	vnis         int
 	sessions     int
 	play         func(context.Context, *trial) error
@@ -83,6 +84,9 @@ func measures(s settings) []measure {
 		if n <= 100_000 {
 			all = append(all, advertise(n))
 		}
+	}
+	if !s.quick {
+		all = append(all, startVNIs(1000, false), startVNIs(1000, true))
 	}
 	all = append(all, restart(big, "killed", unix.SIGKILL), restart(big, "stopped", unix.SIGTERM))
 	if s.quick {

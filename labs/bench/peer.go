@@ -22,11 +22,11 @@ type peer struct {
 }
 
 // dialPeer makes a session from local to the host's VTEP address, trying until the other side is ready for one.
-func dialPeer(ctx context.Context, h *host, local netip.Addr) (*peer, error) {
+func dialPeer(ctx context.Context, h *host, local netip.Addr, hears func(time.Time, []byte)) (*peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		p, err := tryPeer(ctx, h, local)
+		p, err := tryPeer(ctx, h, local, hears)
 		if err == nil {
 			return p, nil
 		}
@@ -38,8 +38,9 @@ func dialPeer(ctx context.Context, h *host, local netip.Addr) (*peer, error) {
 	}
 }
 
-func tryPeer(ctx context.Context, h *host, local netip.Addr) (*peer, error) {
+func tryPeer(ctx context.Context, h *host, local netip.Addr, hears func(time.Time, []byte)) (*peer, error) {
 	p := &peer{reader: make(chan struct{})}
+	p.listen(hears)
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: 2 * time.Second}
 	err := h.inside(func() (err error) {
 		p.conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(h.vtep, 179).String())

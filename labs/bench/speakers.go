@@ -26,6 +26,12 @@ func startEVPND(ctx context.Context, s settings, h *host, sessions []session) ([
 	for _, p := range sessions {
 		fmt.Fprintf(&config, "  - {address: %s, asn: %d, passive: %t, hold-time: 0s}\n", p.peer, asn, p.passive)
 	}
+	if h.create > 0 {
+		config.WriteString("vnis:\n")
+		for vni := firstVNI + h.vnis; vni < firstVNI+h.vnis+h.create; vni++ {
+			fmt.Fprintf(&config, "  %d: {create: true}\n", vni)
+		}
+	}
 	path := filepath.Join(h.dir, "evpnd.yaml")
 	if err := os.WriteFile(path, []byte(config.String()), 0o600); err != nil {
 		return nil, err

@@ -35,6 +35,7 @@ type subject struct {
 	processes []*exec.Cmd
 	peers     []*peer // sessions with a speaker; none for the kernel alone
 	writer    *writer
+	hears     func(at time.Time, body []byte) // of each peer from its first UPDATE on; nil: nobody
 }
 
 // startSubject makes a host and starts a subject on it that has sessions with so many peers.
@@ -63,7 +64,7 @@ func (u *subject) startSpeaker(ctx context.Context) (err error) {
 // connect makes sessions until there are so many.
 func (u *subject) connect(ctx context.Context, sessions int) error {
 	for i := len(u.peers); i < sessions; i++ {
-		p, err := dialPeer(ctx, u.host, peers[i])
+		p, err := dialPeer(ctx, u.host, peers[i], u.hears)
 		if err != nil {
 			return err
 		}
