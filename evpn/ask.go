@@ -119,7 +119,8 @@ func (c *Core) seek(m *macEntry, now time.Time) {
 			}
 		}
 		return
-	case m.local() != nil:
+	case m.local() != nil: // a row that does not count: it will go as well, and then nobody may have the MAC once more
+		l.again = false
 		return
 	case m.best == nil && l.again:
 		return
