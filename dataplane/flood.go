@@ -17,9 +17,13 @@ import (
 type floods struct {
 	mu   sync.Mutex
 	list map[int]map[netip.Addr]owner // VXLAN ifindex → dst → ours or foreign
+	// left are the dsts that went since a dump of their device began, which may list them all the same.
+	left map[int]map[netip.Addr]bool
 }
 
-func newFloods() *floods { return &floods{list: map[int]map[netip.Addr]owner{}} }
+func newFloods() *floods {
+	return &floods{list: map[int]map[netip.Addr]owner{}, left: map[int]map[netip.Addr]bool{}}
+}
 
 func (f *floods) owner(ifindex int, dst netip.Addr) owner {
 	f.mu.Lock()
@@ -33,6 +37,9 @@ func (f *floods) set(ifindex int, dst netip.Addr, o owner) {
 	defer f.mu.Unlock()
 	if o == nobody {
 		delete(f.list[ifindex], dst)
+		if left := f.left[ifindex]; left != nil {
+			left[dst] = true
+		}
 		return
 	}
 	if f.list[ifindex] == nil {
@@ -55,16 +62,25 @@ func (f *floods) foreign(ifindex int) []netip.Addr {
 	return list
 }
 
+// dumping says that a dump of a device begins.
+func (f *floods) dumping(ifindex int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left[ifindex] = map[netip.Addr]bool{}
+}
+
 // adopt takes in the whole list of a device as dumped. remote is the dst that the device was made with.
 func (f *floods) adopt(ifindex int, rows []row, remote netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.list[ifindex]
+	old, left := f.list[ifindex], f.left[ifindex]
+	delete(f.left, ifindex)
 	list := make(map[netip.Addr]owner, len(rows))
 	for _, r := range rows {
 		switch known := old[r.dst]; {
 		case known != nobody:
 			list[r.dst] = known
+		case left[r.dst]: // nobody's: had it come back, that would be notified
 		case r.ext() && r.dst != remote:
 			list[r.dst] = ours
 		default:
@@ -86,6 +102,7 @@ func (f *floods) drop(m linkMessage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.list, m.index)
+	delete(f.left, m.index)
 }
 
 // writeFlood carries out the steps of TableFlood.

@@ -153,6 +153,7 @@ func (o *observer) dumpRows(ats []*attached, bridge, device int) error {
 
 func (o *observer) restart(ats []*attached) {
 	for _, at := range ats {
+		o.floods.dumping(at.device)
 		o.views[at.VNI] = &view{
 			at: at, fdb: map[evpn.MAC]halves{}, macs: map[evpn.MAC]evpn.LocalMAC{}, neighbors: map[netip.Addr]row{},
 		}
