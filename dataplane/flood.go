@@ -143,10 +143,11 @@ func (w *writer) writeFlood() {
 }
 
 func (w *writer) buildFlood(s *step) {
-	w.echoes.put(echo{ifindex: s.at.device, self: true, dst: s.op.Key.Addr})
 	typ, flags := netlink.HeaderType(unix.RTM_NEWNEIGH), netlink.Create|netlink.Append
 	if s.op.Del {
 		typ, flags = unix.RTM_DELNEIGH, 0
+	} else {
+		w.echoes.put(echo{ifindex: s.at.device, self: true, dst: s.op.Key.Addr})
 	}
 	w.putFlood(s, typ, flags)
 }

@@ -39,3 +39,19 @@ func TestFloodDstGoesDuringDump(t *testing.T) {
 		t.Errorf("nothing is flooded to %s:\n%s", vtep2, run(t, "bridge fdb show dev vx10"))
 	}
 }
+
+// TestFloodDstWrittenBeforeItsLossIsHeard: the notification that a dst of ours went may come after it was written again, and
+// that of the new one is no one else's.
+func TestFloodDstWrittenBeforeItsLossIsHeard(t *testing.T) {
+	l, dst := onUnmarkedList(t)
+	l.echoes.watch(true)
+	run(t, "bridge fdb del 00:00:00:00:00:00 dev vx10 dst "+vtep2.String())
+	l.must(addFlood(vtep2)) // a read-back was faster than the notification
+	l.watcher.row(dst, true)
+	l.watcher.row(dst, false)
+	l.must(addFlood(vtep2)) // for the loss
+	l.must(del(addFlood(vtep2)))
+	if floodsTo(t, vtep2.String()) {
+		t.Errorf("still flooded to %s:\n%s", vtep2, run(t, "bridge fdb show dev vx10"))
+	}
+}

@@ -251,6 +251,9 @@ func (w *watcher) floodRow(at *attached, r row, del bool) {
 	switch {
 	case !r.dst.IsValid():
 	case !del && known == nobody:
+		if w.echoes.has(echo{ifindex: r.ifindex, self: true, dst: r.dst}) {
+			return // ours, and what is known of it is older: it went, and is to be written again
+		}
 		w.floods.set(r.ifindex, r.dst, foreign)
 	case !del && known == ours && !w.echoes.has(echo{ifindex: r.ifindex, self: true, dst: r.dst}): // an audit has put it back
 		w.pending.tamper(evpn.EntryKey{Table: evpn.TableFlood, VNI: at.VNI, Addr: r.dst})
