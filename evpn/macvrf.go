@@ -295,6 +295,7 @@ func (c *Core) attachmentDown(vni VNI) {
 	v.at = nil
 	delete(c.readBack, vni)
 	delete(c.crowded, v)
+	maps.DeleteFunc(c.rivals, func(e *ipEntry, _ *rival) bool { return e.vrf == v })
 	maps.DeleteFunc(c.problems, func(k EntryKey, _ *problem) bool { return k.VNI == vni })
 	c.note(Note{Kind: NoteVNIDown, VNI: vni, Reason: "device is gone"})
 }
@@ -343,6 +344,7 @@ func (c *Core) clear(v *macVRF) {
 	for _, h := range c.held(v, func(holder) bool { return true }) {
 		h.slot().set(adopted, false)
 		c.want(h, place{})
+		h.forget(c) // what was blocked is settled with that
 	}
 }
 
