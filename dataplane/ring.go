@@ -101,6 +101,16 @@ func (r *ring) bind(ifindex int) error {
 	return nil
 }
 
+// bound reports whether the link that the ring was bound to is still there. It may have gone, and another have its index.
+func (r *ring) bound() (yes bool) {
+	_ = r.raw.Control(func(fd uintptr) { // a socket that is closed is bound to nothing
+		address, err := unix.Getsockname(int(fd))
+		l, ok := address.(*unix.SockaddrLinklayer)
+		yes = err == nil && ok && l.Ifindex > 0
+	})
+	return yes
+}
+
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 // interrupt ends a wait, now and later.

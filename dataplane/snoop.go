@@ -145,8 +145,10 @@ func (s *snooper) adjust(ctx context.Context) []*snooped {
 	}
 	var added []*snooped
 	for _, ifindex := range slices.AppendSeq(wanted, maps.Keys(s.failed)) {
-		if s.ports[ifindex] != nil && !s.failed[ifindex] {
+		if old := s.ports[ifindex]; old != nil && !s.failed[ifindex] && !old.isLost() {
 			continue
+		} else if old != nil {
+			old.close()
 		}
 		delete(s.failed, ifindex)
 		p := &snooped{ifindex: ifindex}
@@ -155,6 +157,12 @@ func (s *snooper) adjust(ctx context.Context) []*snooped {
 		added = append(added, p)
 	}
 	return added
+}
+
+// isLost reports that the port is gone, whatever has its index now.
+func (p *snooped) isLost() bool {
+	r := p.ring.Load()
+	return r != nil && !r.bound()
 }
 
 // snoop reads one port until it is closed.
