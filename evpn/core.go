@@ -72,15 +72,16 @@ type Core struct {
 	flapping  map[flapper]bool // what moved lately, or is a duplicate
 	nextSweep time.Time        // when to look at these; zero: there are none
 
-	recalled  []LocalIP             // bindings of an earlier life, until Synced
-	sequences []Sequence            // likewise, in order
-	inherited numbers               // of hosts of a predecessor, likewise
-	awaiting  []awaited             // hosts that frames told of before the bridge did, oldest first
-	ageing    []aged                // bindings from frames, in the order in which they are looked at again
-	asking    []asked               // questions to hosts, likewise
-	claimants map[*ipEntry]claimant // who wants an IP while the host that has it is asked
-	rivals    map[*ipEntry]*rival   // remote hosts with an IP of a local one
-	contested []contested           // hosts that are to be asked again because of these, in the order of their turns
+	recalled    []LocalIP             // bindings of an earlier life, until Synced
+	sequences   []Sequence            // likewise, in order
+	inherited   numbers               // of hosts of a predecessor, likewise
+	awaiting    []awaited             // hosts that frames told of before the bridge did, oldest first
+	unconfirmed map[portKey]int       // of these, how many the bridge still does not have; no zeros
+	ageing      []aged                // bindings from frames, in the order in which they are looked at again
+	asking      []asked               // questions to hosts, likewise
+	claimants   map[*ipEntry]claimant // who wants an IP while the host that has it is asked
+	rivals      map[*ipEntry]*rival   // remote hosts with an IP of a local one
+	contested   []contested           // hosts that are to be asked again because of these, in the order of their turns
 
 	synced   bool // the adapter has reported all there was
 	holding  bool // entries of an earlier life are kept although nobody wants them yet
@@ -107,22 +108,23 @@ type Core struct {
 // New returns a core with nothing in it, which serves nothing before AttachmentUp and PeerUp say so.
 func New(cfg Config) *Core {
 	c := &Core{
-		peers:     map[netip.Addr]*peer{},
-		rib:       newRIB(),
-		received:  map[RouteType]int{},
-		attrs:     map[*Attrs]*attrSet{},
-		vrfs:      map[VNI]*macVRF{},
-		vteps:     map[netip.Addr]*vtep{},
-		ways:      map[netip.Addr]*way{},
-		problems:  map[EntryKey]*problem{},
-		readBack:  map[VNI]bool{},
-		refused:   map[refusal]int{},
-		flapping:  map[flapper]bool{},
-		claimants: map[*ipEntry]claimant{},
-		rivals:    map[*ipEntry]*rival{},
-		crowded:   map[*macVRF]struct{}{},
-		holding:   true,
-		history:   newHistory(),
+		peers:       map[netip.Addr]*peer{},
+		rib:         newRIB(),
+		received:    map[RouteType]int{},
+		attrs:       map[*Attrs]*attrSet{},
+		vrfs:        map[VNI]*macVRF{},
+		vteps:       map[netip.Addr]*vtep{},
+		ways:        map[netip.Addr]*way{},
+		problems:    map[EntryKey]*problem{},
+		readBack:    map[VNI]bool{},
+		refused:     map[refusal]int{},
+		flapping:    map[flapper]bool{},
+		claimants:   map[*ipEntry]claimant{},
+		unconfirmed: map[portKey]int{},
+		rivals:      map[*ipEntry]*rival{},
+		crowded:     map[*macVRF]struct{}{},
+		holding:     true,
+		history:     newHistory(),
 	}
 	c.importIndex = newImportIndex()
 	c.cfg = cfg

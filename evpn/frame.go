@@ -11,6 +11,7 @@ const (
 	maxFramedPerMAC = 64      // addresses of one MAC
 	maxFramedPerVNI = 1 << 16 // addresses in one VNI
 	maxAwaiting     = 4096    // MACs that the bridge has not confirmed yet, in all VNIs
+	maxPortAwaiting = 1024    // likewise on one port: a locked one makes no MAC known to the bridge, whatever its host sends
 
 	// confirmWithin is how long a frame waits for the bridge. The bridge learns from the same frame, so this is much, even
 	// when notifications were lost and must be read back.
@@ -25,6 +26,12 @@ const (
 	probeAfter = 100 * time.Second
 	probeTries = 2
 )
+
+// portKey names a port of the bridge of a VNI.
+type portKey struct {
+	vni  VNI
+	port string
+}
 
 // awaited is a MAC whose frames wait for the bridge.
 type awaited struct {
@@ -142,14 +149,17 @@ func (c *Core) sightedMAC(ev Sighted) {
 func (c *Core) await(v *macVRF, ev LocalIP, now time.Time) {
 	m := v.macs[ev.MAC]
 	if m == nil || len(m.heard()) == 0 {
-		if len(c.awaiting) >= maxAwaiting {
-			why := "too many MACs in frames that the bridge does not have"
+		port := portKey{v.vni, ev.Port}
+		if len(c.awaiting) >= maxAwaiting || c.unconfirmed[port] >= maxPortAwaiting {
+			why := "too many MACs in frames that the bridge does not have, on " + ev.Port
 			if c.isNews(refusal{vni: v.vni, why: why}) {
 				c.note(Note{Kind: NoteLimit, VNI: v.vni, MAC: ev.MAC, IP: ev.IP, Reason: why})
 			}
 			return
 		}
 		m = v.mac(ev.MAC)
+		m.own().heardOn = ev.Port
+		c.unconfirmed[port]++
 		c.awaiting = append(c.awaiting, awaited{m, now.Add(confirmWithin)})
 	}
 	if i := slices.IndexFunc(m.heard(), func(h LocalIP) bool { return h.IP == ev.IP }); i >= 0 {
@@ -165,7 +175,7 @@ func (c *Core) confirm(m *macEntry, now time.Time) {
 	if len(words) == 0 {
 		return
 	}
-	m.own().heard = nil
+	c.dropHeard(m)
 	for _, ev := range words {
 		if ev.Port == m.local().port {
 			c.frame(m.vrf, ev, now)
@@ -175,12 +185,24 @@ func (c *Core) confirm(m *macEntry, now time.Time) {
 	}
 }
 
+// dropHeard forgets the words that waited for the bridge.
+func (c *Core) dropHeard(m *macEntry) {
+	if len(m.heard()) == 0 {
+		return
+	}
+	port := portKey{m.vrf.vni, m.known().heardOn}
+	if c.unconfirmed[port]--; c.unconfirmed[port] == 0 {
+		delete(c.unconfirmed, port)
+	}
+	m.own().heard, m.own().heardOn = nil, ""
+}
+
 // expireAwaited drops what the bridge did not confirm.
 func (c *Core) expireAwaited(now time.Time) {
 	n := 0
 	for ; n < len(c.awaiting) && !now.Before(c.awaiting[n].until); n++ {
 		m := c.awaiting[n].macEntry
-		m.own().heard = nil
+		c.dropHeard(m)
 		c.forgetMAC(m)
 	}
 	c.awaiting = slices.Delete(c.awaiting, 0, n)

@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -78,18 +79,36 @@ func TestFrameLimitOfVNI(t *testing.T) {
 func TestFrameUnconfirmed(t *testing.T) {
 	c := frameCore(0)
 	for i := range 2 * maxAwaiting {
-		c.Handle(LocalIP{VNI: 100, IP: frameIP(i), MAC: frameMAC(i), Source: WitnessFrame, Port: "tap1"}, epoch)
+		port := fmt.Sprintf("tap%d", i/(maxPortAwaiting/2))
+		c.Handle(LocalIP{VNI: 100, IP: frameIP(i), MAC: frameMAC(i), Source: WitnessFrame, Port: port}, epoch)
 	}
 	out := c.Flush(epoch)
-	if len(out.Routes) != 0 || len(c.vrfs[100].macs) != maxAwaiting || len(out.Notes) != 1 {
-		t.Errorf("%d routes, %d MACs, notes %+v; want none, %d and one", len(out.Routes), len(c.vrfs[100].macs), out.Notes, maxAwaiting)
+	if len(out.Routes) != 0 || len(c.vrfs[100].macs) != maxAwaiting || len(out.Notes) != 8 {
+		t.Errorf("%d routes, %d MACs, notes %+v; want none, %d and one for each port", len(out.Routes), len(c.vrfs[100].macs), out.Notes, maxAwaiting)
 	}
 	if want := epoch.Add(confirmWithin); !out.Wake.Equal(want) {
 		t.Errorf("wakes at %s, want %s", out.Wake, want)
 	}
 	c.Flush(epoch.Add(confirmWithin))
-	if n := len(c.vrfs[100].macs) + len(c.vrfs[100].ips) + len(c.awaiting); n != 0 {
+	if n := len(c.vrfs[100].macs) + len(c.vrfs[100].ips) + len(c.awaiting) + len(c.unconfirmed); n != 0 {
 		t.Errorf("%d things left", n)
+	}
+}
+
+// TestFrameUnconfirmedPort: a host that makes MACs up on a port from which the bridge learns nothing does not keep the words of
+// others from being heard, and what the bridge confirms makes room again.
+func TestFrameUnconfirmedPort(t *testing.T) {
+	c := frameCore(0)
+	for i := range 2 * maxAwaiting {
+		c.Handle(LocalIP{VNI: 100, IP: frameIP(i), MAC: frameMAC(i), Source: WitnessFrame, Port: "locked"}, epoch)
+	}
+	for i := range 2 * maxPortAwaiting {
+		mac := frameMAC(1<<16 + i)
+		c.Handle(LocalIP{VNI: 100, IP: frameIP(1<<16 + i), MAC: mac, Source: WitnessFrame, Port: "tap1"}, epoch)
+		c.Handle(LocalMAC{VNI: 100, MAC: mac, Port: "tap1"}, epoch)
+	}
+	if n := len(c.vrfs[100].ips); n != 2*maxPortAwaiting {
+		t.Errorf("%d addresses of honest hosts, want %d", n, 2*maxPortAwaiting)
 	}
 }
 

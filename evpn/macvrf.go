@@ -65,6 +65,7 @@ type home struct {
 	moves      uint32     // changes of owner
 	ips        []*ipEntry // local bindings of this MAC
 	heard      []LocalIP  // from frames, until the bridge says that the MAC is there
+	heardOn    string     // the port of the first of them
 	flaps      *flaps     // nil: it did not move lately
 	left       *leftBehind
 	countedOn  string // the port, in room; "": none

@@ -603,7 +603,7 @@ func (c *Core) remembered() map[string]int {
 		"peers": len(c.peers), "rib": len(c.rib.paths), "attrs": len(c.attrs), "vteps": len(c.vteps), "numbered": len(c.numbered) - len(c.unnumbered),
 		"problems": len(c.problems), "sent": len(c.sent), "readBack": len(c.readBack),
 		"dirtyMACs": len(c.dirtyMACs), "dirtyIPs": len(c.dirtyIPs), "flapping": len(c.flapping),
-		"awaiting": len(c.awaiting), "asking": len(c.asking), "claimants": len(c.claimants), "crowded": len(c.crowded), "rivals": len(c.rivals), "contested": len(c.contested), "recalled": len(c.recalled),
+		"awaiting": len(c.awaiting), "unconfirmed": len(c.unconfirmed), "asking": len(c.asking), "claimants": len(c.claimants), "crowded": len(c.crowded), "rivals": len(c.rivals), "contested": len(c.contested), "recalled": len(c.recalled),
 	}
 	for table, q := range c.pending {
 		left[fmt.Sprintf("pending %d", table)] = len(q) + len(c.express[table])
