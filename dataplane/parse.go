@@ -129,7 +129,7 @@ type vxlanDevice struct {
 }
 
 // bridgePort holds the settings of a device as a port of a bridge.
-type bridgePort struct{ learning, suppress bool }
+type bridgePort struct{ learning, suppress, locked, isolated bool }
 
 // userTick is the unit in which a bridge tells its times.
 const userTick = 10 * time.Millisecond
@@ -221,6 +221,10 @@ func (m *linkMessage) parsePort(b []byte) {
 			m.port.learning = number(v) != 0
 		case unix.IFLA_BRPORT_NEIGH_SUPPRESS:
 			m.port.suppress = number(v) != 0
+		case unix.IFLA_BRPORT_ISOLATED:
+			m.port.isolated = number(v) != 0
+		case unix.IFLA_BRPORT_LOCKED:
+			m.port.locked = number(v) != 0
 		}
 	}
 }

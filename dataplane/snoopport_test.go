@@ -26,7 +26,9 @@ func TestSnoopIndexUsedAgain(t *testing.T) {
 	w := newWire(t, "h77")
 	eventually(t, "the new port to be heard", func() (ok bool) {
 		w.send(gratuitous(macA, hostA))
-		c.look(func() { ok = c.ips[10][hostA] == evpn.LocalIP{VNI: 10, IP: hostA, MAC: macA, Source: evpn.WitnessFrame, Port: "p77"} })
+		c.look(func() {
+			ok = c.ips[10][hostA] == evpn.LocalIP{VNI: 10, IP: hostA, MAC: macA, Source: evpn.WitnessFrame, Port: "p77"}
+		})
 		return ok
 	})
 }

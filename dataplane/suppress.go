@@ -207,10 +207,20 @@ func (r *portReader) attend(frame []byte, sender evpn.MAC) {
 		case !at.Suppress || q == request: // the bridge does it
 		case end == outcomeAnswered:
 			_ = r.ring.send(answerFrame(sender, target, host)) // a port that is down or full
+		case !r.topo.relays(r.port.ifindex, at):
 		case len(frame) < frameOctets: // longer ones are not whole
 			_ = r.ring.sendOn(at.device, frame)
 		}
 	}
+}
+
+// relays reports whether a frame may be passed from a port into a VXLAN device past their bridge, as it would let it through
+// itself. Of hosts behind a locked port it knows which may speak, and we do not, so none is passed on: their routes tell.
+func (t *topology) relays(port int, at *attached) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	from, to := t.links[port], t.links[at.device]
+	return from != nil && to != nil && !from.port.locked && !(from.port.isolated && to.port.isolated)
 }
 
 // answerFrame defends an address in the name of the host that has it. To an IPv6 host without address the answer goes

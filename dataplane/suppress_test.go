@@ -280,3 +280,46 @@ func TestQuestionAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestSuppressionHeedsPorts: what the bridge would not let through is not passed on past it: frames from a locked port, and
+// from an isolated one where the VXLAN port is isolated too.
+func TestSuppressionHeedsPorts(t *testing.T) {
+	l, _ := suppressLab(t)
+	w, vx := newWire(t, "h10"), newWire(t, "vx10")
+	frame := gratuitous(macA, hostA)
+	for _, row := range []struct {
+		set    string
+		passes bool
+	}{
+		{"bridge link set dev p10 locked on learning off", false},
+		{"bridge link set dev p10 locked off learning on", true},
+		{"bridge link set dev p10 isolated on", true},
+		{"bridge link set dev vx10 isolated on", false},
+		{"bridge link set dev p10 isolated off", true},
+	} {
+		run(t, row.set)
+		eventually(t, row.set, func() bool { return l.topo.relays(l.linkIndex("p10"), l.topo.vni(10)) == row.passes })
+		heard := l.packets(protoARP, verdictAccepted)
+		w.send(frame)
+		l.counted(protoARP, verdictAccepted, heard+1)
+		if n := vx.waiting(frame); (n > 0) != row.passes {
+			t.Errorf("%s: %d frames passed on, want some: %v", row.set, n, row.passes)
+		}
+	}
+}
+
+// waiting counts the frames that went out of the device and were not read yet.
+func (w wire) waiting(frame []byte) (n int) {
+	buf := make([]byte, 2048)
+	for {
+		size, from, err := unix.Recvfrom(w.fd, buf, unix.MSG_DONTWAIT)
+		if err != nil {
+			return n
+		}
+		if from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_OUTGOING && string(buf[:size]) == string(frame) {
+			n++
+		}
+	}
+}
+
+func (l *lab) linkIndex(name string) int { return l.topo.portIndex(l.topo.vni(10).bridge, name) }
