@@ -33,10 +33,15 @@ const (
 )
 
 // Keys under which words of frames are coalesced. That of a lease is its own, so that a frame of the host right after does
-// not take the lease's place.
+// not take the lease's place. Each host speaks for itself: one that claims the address of another, or its MAC as well,
+// again and again, must not take the place of what that one answers.
 type (
-	frameKey ipKey
-	leaseKey ipKey
+	frameKey struct {
+		ipKey
+		mac  evpn.MAC
+		port int // ifindex
+	}
+	leaseKey frameKey
 	sightKey macKey
 )
 
@@ -310,7 +315,7 @@ func (r *portReader) report(said spoken, heard time.Time) verdict {
 			return verdictSpoofed
 		}
 		if said.ip.IsValid() {
-			r.pending.host(frameKey{at.VNI, said.ip}, evpn.LocalIP{
+			r.pending.host(frameKey{ipKey{at.VNI, said.ip}, said.mac, r.port.ifindex}, evpn.LocalIP{
 				VNI: at.VNI, IP: said.ip, MAC: said.mac, Router: said.router, Source: evpn.WitnessFrame, Port: port,
 				Heard: heard,
 			})
@@ -333,7 +338,7 @@ func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, f ringFrame) ver
 			return verdictSpoofed
 		}
 		for _, l := range leases {
-			r.pending.host(leaseKey{at.VNI, l.ip}, evpn.LocalIP{
+			r.pending.host(leaseKey{ipKey{at.VNI, l.ip}, mac, r.port.ifindex}, evpn.LocalIP{
 				VNI: at.VNI, IP: l.ip, MAC: mac, Source: evpn.WitnessDHCP, Port: port, Lease: l.valid, Gone: l.gone,
 				Heard: f.at,
 			})

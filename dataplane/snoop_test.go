@@ -253,6 +253,34 @@ func TestSnoopPorts(t *testing.T) {
 	}
 }
 
+// TestSnoopEachHostSpeaksForItself: while the core is slow, a host that claims an address all the time does not drown what
+// the host that has it says, nor does one that gives it back.
+func TestSnoopEachHostSpeaksForItself(t *testing.T) {
+	l := newLab(t)
+	opt := options()
+	opt.Snoop = true
+	l.topo.configure(opt)
+	addPort(t, "br10", "p11", "h11")
+	if err := l.readLinks(); err != nil {
+		t.Fatal(err)
+	}
+	l.pending.take()
+	on := func(port string) *portReader {
+		return &portReader{snooper: l.snooper, port: &snooped{ifindex: l.topo.portIndex(l.topo.vni(10).bridge, port)}}
+	}
+	r, other := on("p10"), on("p11")
+	for range 3 {
+		other.report(spoken{mac: macA, ip: hostA}, time.Now())
+		r.report(spoken{mac: macA, ip: hostA}, time.Now())
+		r.reportLeases(macA, []lease{{ip: hostA, valid: time.Hour}}, ringFrame{outgoing: true})
+		r.report(spoken{mac: macB, ip: hostA}, time.Now())
+		r.reportLeases(macB, []lease{{ip: hostA, gone: true}}, ringFrame{})
+	}
+	if words := l.pending.take().hosts; len(words) != 5 {
+		t.Errorf("%d words of two hosts, want a frame and a lease of each, and one of what says it is the first: %+v", len(words), words)
+	}
+}
+
 // TestSnoopSpareRing: there is a ring for a port that comes, and after that one for the next.
 func TestSnoopSpareRing(t *testing.T) {
 	l, c := newSnoopLab(t)
