@@ -79,7 +79,7 @@ func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	}
 	d.topo = newTopology(opt, d.pending)
 	d.snooper = newSnooper(d.topo, d.pending, log)
-	d.ways = newWays(d.topo, d.pending, log)
+	d.ways = newWays(d.topo, d.pending, &d.snooper.own, log)
 	d.prober = newProber(d.topo, d.ways.changed, log)
 	d.ways.silent = d.prober.why
 	d.answerer = newPingAnswerer(d.topo, d.floods, d.ways, log)

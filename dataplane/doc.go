@@ -14,6 +14,7 @@
 //   - readback.go: dumps become evpn.Observed.
 //   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
 //   - ways.go, park.go: whether the underlay leads to a VTEP; how frames to one that it does not lead to are dropped.
+//   - ownaddresses.go: what no host may claim; read whenever ways.go looks.
 //   - echo.go: rows with our mark that others wrote.
 //   - sweep.go: nothing of ours stays where an attachment was.
 //   - leftover.go: what other daemons left, for an operator who wants it gone.

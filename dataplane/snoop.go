@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ type snooper struct {
 	log     logrus.FieldLogger
 	wake    chan struct{} // holds a token when the ports may have changed
 	spare   chan *ring    // one that is made and not bound, for the next port
+	own     ownAddresses  // read by ways, which hears when they change
 	packets packetCounts  // of all ports since the start
 
 	mu     sync.Mutex
@@ -311,7 +313,7 @@ func (r *portReader) take(f ringFrame, now time.Time) {
 func (r *portReader) report(said spoken, heard time.Time) verdict {
 	port, ats := r.topo.accessPort(r.port.ifindex)
 	for _, at := range ats {
-		if said.mac == at.BridgeMAC || said.ip == at.Local && said.ip.IsValid() {
+		if said.mac == at.BridgeMAC || said.ip.IsValid() && r.isOurs(at, said.ip) {
 			return verdictSpoofed
 		}
 		if said.ip.IsValid() {
@@ -334,7 +336,7 @@ func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, f ringFrame) ver
 	}
 	port, ats := r.topo.accessPort(r.port.ifindex)
 	for _, at := range ats {
-		if mac == at.BridgeMAC || slices.ContainsFunc(leases, func(l lease) bool { return l.ip == at.Local }) {
+		if mac == at.BridgeMAC || slices.ContainsFunc(leases, func(l lease) bool { return r.isOurs(at, l.ip) }) {
 			return verdictSpoofed
 		}
 		for _, l := range leases {
@@ -345,6 +347,11 @@ func (r *portReader) reportLeases(mac evpn.MAC, leases []lease, f ringFrame) ver
 		}
 	}
 	return verdictAccepted
+}
+
+// isOurs reports whether an address is our VTEP's or the bridge's own.
+func (s *snooper) isOurs(at *attached, ip netip.Addr) bool {
+	return ip == at.Local || s.own.has(at.bridge, ip)
 }
 
 func (r *portReader) count(p protocol, v verdict) {

@@ -44,6 +44,7 @@ type ways struct {
 	conn    *netlink.Conn           // notifications
 	wake    chan struct{}           // holds a token when it is time to look
 	silent  func(netip.Addr) string // why a VTEP with a route cannot be reached all the same; "" when it can
+	own     *ownAddresses
 
 	asking sync.Mutex // guards rtnl
 	rtnl   *rtnl
@@ -56,8 +57,8 @@ type ways struct {
 // wayKey is the key under which events of a VTEP are coalesced.
 type wayKey struct{ vtep netip.Addr }
 
-func newWays(t *topology, p *pending, log logrus.FieldLogger) *ways {
-	return &ways{topo: t, pending: p, log: log, wake: make(chan struct{}, 1), told: map[netip.Addr]string{}}
+func newWays(t *topology, p *pending, own *ownAddresses, log logrus.FieldLogger) *ways {
+	return &ways{topo: t, pending: p, own: own, log: log, wake: make(chan struct{}, 1), told: map[netip.Addr]string{}}
 }
 
 func (w *ways) open() (err error) {
@@ -161,6 +162,7 @@ func await(raw syscall.RawConn) error {
 
 // run looks when it is time, until ctx ends.
 func (w *ways) run(ctx context.Context) {
+	w.changed()
 	for {
 		select {
 		case <-ctx.Done():
@@ -168,8 +170,8 @@ func (w *ways) run(ctx context.Context) {
 		case <-w.wake:
 		}
 		start := time.Now()
-		if err := w.look(); err != nil {
-			w.log.WithError(err).Warn("ways to vteps not looked up")
+		if err := errors.Join(w.look(), w.readOwn()); err != nil {
+			w.log.WithError(err).Warn("ways to vteps or own addresses not looked up")
 			w.changed()
 			if !pause(ctx, retryAfter) {
 				return
@@ -179,6 +181,13 @@ func (w *ways) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// readOwn has the addresses of our links read anew.
+func (w *ways) readOwn() error {
+	w.asking.Lock()
+	defer w.asking.Unlock()
+	return w.own.read(w.rtnl)
 }
 
 // look reports what is not as it was said to be.
