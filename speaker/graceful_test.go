@@ -221,6 +221,48 @@ func TestEnhancedRefreshAnswered(t *testing.T) {
 	}
 }
 
+// TestEnhancedRefreshTwice: a peer that asks again before it has its answer gets two, one behind the other. An end within
+// the second would have it drop all that it got in the first (RFC 7313 §4.2).
+func TestEnhancedRefreshTwice(t *testing.T) {
+	n, p := enhanced(t)
+	const routes = 2000
+	if err := n.Apply(manyRoutes(n, routes)); err != nil {
+		t.Fatal(err)
+	}
+	n.ReleaseEoR()
+	p.handshake()
+	readRoutes(p, -1)
+	p.send(slices.Repeat(refreshMessage(familyEVPN), 2))
+	d := wire.NewDecoder(p.opts)
+	begun, reach := false, map[evpn.RouteKey]bool{}
+	for ends := 0; ends < 2; {
+		kind, msg, err := p.read()
+		var r wire.Result
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case kind == wire.MessageUpdate:
+			if err := d.Update(msg[wire.HeaderLen:], &r); err != nil {
+				t.Fatal(err)
+			}
+			for i := range r.Reach {
+				reach[r.Reach[i].Key] = true
+			}
+		case msg[wire.HeaderLen+2] == refreshBegin:
+			if begun {
+				t.Error("an answer begins within another")
+			}
+			begun, reach = true, map[evpn.RouteKey]bool{}
+		default:
+			if !begun || len(reach) != routes {
+				t.Errorf("%d of %d routes between begin and end", len(reach), routes)
+			}
+			begun = false
+			ends++
+		}
+	}
+}
+
 // TestLimitPeer: the session ends with 6/1 and its limit (RFC 4486 §4), and no other is allowed before its time is over,
 // or until the operator says so (SE-04).
 func TestLimitPeer(t *testing.T) {

@@ -78,6 +78,13 @@ func (l *leg) dumps(f family) *dumps {
 	}
 }
 
+// over notes that the dump of a family has been dealt with to its end; 0 is no family.
+func (l *leg) over(marks family) {
+	if d := l.dumps(marks); d != nil {
+		d.owed.Store(false)
+	}
+}
+
 // due reports whether GoBGP still owes a dump of any family.
 func (l *leg) due() bool { return l.evpn.due() || l.rtc.due() }
 

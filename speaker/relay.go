@@ -27,10 +27,8 @@ func (s *session) relay(l *leg) {
 		}
 		l.heardAt.Store(time.Now().UnixNano())
 		marks := endsDump(kind, msg)
-		if d := l.dumps(marks); d != nil {
-			d.owed.Store(false)
-		}
 		if l.done.Load() { // reading on lets GoBGP end cleanly
+			l.over(marks)
 			continue
 		}
 		s.fromEngine(l, kind, msg, marks, r.ready())
@@ -43,17 +41,22 @@ func (s *session) fromEngine(l *leg, kind wire.MessageType, msg []byte, marks fa
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	if l.done.Load() {
+		l.over(marks)
 		return
 	}
 	switch l.role {
 	case legServing:
 		s.pass(l, kind, msg, marks)
 		if marks != 0 {
+			s.flushLeg(l) // the end of one answer goes out before the next begins
+			l.over(marks)
 			s.askHeld(marks)
 		}
 	case legWaiting:
+		l.over(marks)
 		s.overhear(l, kind, msg)
 	case legComparing:
+		l.over(marks)
 		if kind == wire.MessageUpdate && marks == 0 {
 			l.out = append(l.out, s.told.update(msg)...)
 		} else if kind == wire.MessageNotification {
