@@ -484,3 +484,25 @@ func TestClearForeign(t *testing.T) {
 		t.Errorf("a VNI that is not served: %v", err)
 	}
 }
+
+// TestReloadWhileHandingOver: once the sessions are on their way to the next evpnd, a reload is refused at once: what waited
+// for it would keep this process from ending.
+func TestReloadWhileHandingOver(t *testing.T) {
+	w := newWorld(t, "", nil).start()
+	if _, err := w.handOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reloaded := make(chan error, 1)
+	go func() {
+		_, err := w.Reload()
+		reloaded <- err
+	}()
+	select {
+	case err := <-reloaded:
+		if !errors.Is(err, errStopped) || len(w.bgp.configsSoFar()) > 0 {
+			t.Errorf("%v, configured %d times", err, len(w.bgp.configsSoFar()))
+		}
+	case <-time.After(deadline):
+		t.Fatal("the reload waits")
+	}
+}

@@ -146,7 +146,7 @@ func closeAll[C io.Closer](all []C) {
 // handOver stops all sessions at a message boundary and writes down what the next evpnd needs. There is no way back: the
 // caller ends the daemon. Its queries are answered still.
 func (d *Daemon) handOver(ctx context.Context) (*will, error) {
-	d.config.reload.Lock() // and never let go: no configuration after this
+	d.config.finish()
 	sessions := d.bgp.HandOver(ctx)
 	w := &will{Form: willForm, Written: time.Now(), VTEP: d.opts.Config.VTEP}
 	var estate evpn.Estate

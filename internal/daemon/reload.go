@@ -26,6 +26,7 @@ var (
 // configState is the configuration in force.
 type configState struct {
 	reload sync.Mutex // one reload at a time; the rest is read meanwhile
+	final  bool       // guarded by reload: the sessions are handed over, nothing is to change any more
 
 	mu      sync.Mutex
 	current *config.Config
@@ -42,6 +43,13 @@ func (s *configState) state() (*config.Config, time.Time, *evpnv1.Reload) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.current, s.loaded, s.last
+}
+
+// finish waits for a reload under way. Those that come later are refused.
+func (s *configState) finish() {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	s.final = true
 }
 
 // reloaded records the outcome of a reload; next is the configuration in force from now on when err is nil.
@@ -62,6 +70,10 @@ func (s *configState) reloaded(next *config.Config, err error) {
 func (d *Daemon) Reload() ([]config.Change, error) {
 	d.config.reload.Lock()
 	defer d.config.reload.Unlock()
+	if d.config.final {
+		d.log.Warn("reload refused, sessions are handed over")
+		return nil, errStopped
+	}
 	defer d.manager.reloading()()
 	old := d.config.get()
 	next, changes, err := d.next(old)
