@@ -20,7 +20,7 @@ import (
 // closed without a word, and the peer starts anew.
 func (s *Speaker) Adopt(h *Handover) ([]evpn.Event, error) {
 	defer h.File.Close()
-	p, err := s.heir(h)
+	p, want, err := s.heir(h)
 	if err != nil {
 		return nil, fmt.Errorf("take over session with %s: %w", evpn.PeerName(h.Peer), err)
 	}
@@ -32,12 +32,17 @@ func (s *Speaker) Adopt(h *Handover) ([]evpn.Event, error) {
 	if !ok || !isAt(h.Peer, remoteOf(conn)) {
 		return nil, errors.Join(fmt.Errorf("take over session with %s: the connection is not with this peer", evpn.PeerName(h.Peer)), c.Close())
 	}
-	x := newSession(p, p.cfg, conn, h.Dialed)
+	x := newSession(p, want, conn, h.Dialed)
 	p.target = x.remote
-	if err := x.revive(h); err != nil {
+	p.conns[x], p.current = struct{}{}, x
+	err = x.revive(h)
+	if err == nil {
+		err = p.retune(want)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("take over session with %s: %w", evpn.PeerName(h.Peer), err), conn.Close())
 	}
-	p.conns[x], p.current = struct{}{}, x
+	p.cfg = want
 	p.counters, p.since, p.shown = h.Counters, h.Since, StateEstablished
 	s.mu.Lock()
 	s.peers[p.addr] = p
@@ -62,27 +67,27 @@ func isAt(peer, addr netip.Addr) bool {
 	return peer == addr || evpn.PeerInterface(peer) != "" && peer == evpn.InterfacePeer(addr.Zone()) && addr.IsLinkLocalUnicast()
 }
 
-// heir makes the peer of a session that another process had. It fails when that session would not be made like this now.
-func (s *Speaker) heir(h *Handover) (*peer, error) {
+// heir makes the peer of a session that another process had, as that one had configured it, and says what is wanted of it
+// now. It fails when the session cannot serve that.
+func (s *Speaker) heir(h *Handover) (p *peer, want config.Peer, err error) {
 	if h.ASN != s.asn || h.RouterID != s.routerID {
-		return nil, errors.New("AS number or router id have changed")
+		return nil, want, errors.New("AS number or router id have changed")
 	}
 	if _, twice := s.peers[h.Peer]; twice {
-		return nil, errors.New("it is there twice")
+		return nil, want, errors.New("it is there twice")
 	}
 	want, from, ok := s.configured(h.Peer)
 	if !ok {
-		return nil, errors.New("peer is not in the configuration any more")
+		return nil, want, errors.New("peer is not in the configuration any more")
 	}
 	had := want // what the process before did not know of is as it is now
 	if err := json.Unmarshal(h.Settings, &had); err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
+		return nil, want, fmt.Errorf("settings: %w", err)
 	}
-	// The connection was made with its options: a reload changes them on it, a take-over does not.
-	if !sameSession(had, want) || peerOptions(had, s.asn) != peerOptions(want, s.asn) {
-		return nil, errors.New("configuration of the peer has changed")
+	if !sameSession(had, want) {
+		return nil, want, errors.New("configuration of the peer has changed")
 	}
-	return newPeer(s, want, from), nil
+	return newPeer(s, had, from), want, nil
 }
 
 // configured finds what the configuration says of a peer, and the range that it is in.

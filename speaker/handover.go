@@ -23,7 +23,7 @@ const parkTime = 5 * time.Second
 // for what the peer has said, which the core knows and Routes takes. The peer notices nothing.
 type Handover struct {
 	Peer     netip.Addr
-	Settings json.RawMessage // config.Peer that the session was made for
+	Settings json.RawMessage // config.Peer that the session serves, and whose options the connection has
 	Dialed   bool
 	Since    time.Time
 	Counters Counters
@@ -173,7 +173,7 @@ func (s *session) stopWriting() (*Handover, error) {
 func (s *session) describe() (*Handover, error) {
 	s.legMu.Lock()
 	defer s.legMu.Unlock()
-	settings, err := json.Marshal(s.cfg)
+	settings, err := json.Marshal(s.p.config()) // s.cfg is older than what retune has made of the connection
 	if err != nil {
 		return nil, fmt.Errorf("encode settings: %w", err)
 	}

@@ -238,6 +238,61 @@ func TestHandedOverMemberships(t *testing.T) {
 	v.follow(p, func() bool { _, ok := v.routes[routes[0].Route.Key]; return !ok })
 }
 
+// TestHandedOverRetuned: the options of the connection become what the next configuration says, whatever they were made by: here
+// a reload has changed them before.
+func TestHandedOverRetuned(t *testing.T) {
+	notRaced(t)
+	for name, password := range map[string]string{"as it was": "first", "other password": "second", "no password": ""} {
+		t.Run(name, func(t *testing.T) {
+			n, p := pair(t, nil)
+			p.handshake()
+			n.ReleaseEoR()
+			readRoutes(p, -1)
+			core := newCore(n)
+			exchange := func(n *node, key string, i int) {
+				t.Helper()
+				raw, err := p.c.SyscallConn()
+				if err == nil {
+					err = onSocket(raw, func(fd int) error { return setKey(fd, netip.PrefixFrom(n.addr, 32), key) })
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.send(said(p, i))
+				u := await[*evpn.Update](n, nil)
+				if u.Reach[0].Key.MAC != numberedMAC(i) {
+					t.Errorf("%+v", u)
+				}
+				core.Handle(u, time.Now())
+			}
+			core.Handle(await[evpn.PeerUp](n, nil), time.Now())
+			with := func(password string) *config.Config {
+				cfg := *n.cfg
+				cfg.Peers = slices.Clone(cfg.Peers)
+				cfg.Peers[0].Password = password
+				return &cfg
+			}
+			if err := n.Configure(with("first")); err != nil {
+				t.Fatal(err)
+			}
+			exchange(n, "first", 1)
+			next, _ := succeed(t, with(password), n.handOver(core))
+			next.run()
+			exchange(next, password, 2)
+			next.ReleaseEoR()
+			op := manyRoutes(next, 1)
+			if err := next.Apply(op); err != nil {
+				t.Fatal(err)
+			}
+			v := newView()
+			v.follow(p, func() bool { return len(v.routes) == 1 })
+			if i := next.info(p.id); i.Counters.Established != 1 || i.Counters.Flaps != 0 {
+				t.Errorf("%+v", i)
+			}
+		})
+	}
+}
+
 // find1 is the session with a peer, nil when there is none.
 func (n *node) find1(addr netip.Addr) *session {
 	p, err := n.find(addr)
@@ -258,7 +313,6 @@ func TestNotAdopted(t *testing.T) {
 		want   string
 	}{
 		"other hold time": {change: func(c *config.Config) { c.Peers[0].HoldTime = 30 * time.Second }, want: "configuration of the peer has changed"},
-		"other password":  {change: func(c *config.Config) { c.Peers[0].Password = "x" }, want: "configuration of the peer has changed"},
 		"peer removed":    {change: func(c *config.Config) { c.Peers = nil }, want: "not in the configuration"},
 		"other AS":        {change: func(c *config.Config) { c.ASN = 65009 }, want: "AS number"},
 		"other router id": {change: func(c *config.Config) { c.RouterID = netip.MustParseAddr("10.9.9.9") }, want: "router id"},
@@ -305,7 +359,7 @@ func TestNotAdopted(t *testing.T) {
 				}
 			}
 			next.run()
-			if len(cfg.Peers) == 0 || cfg.Peers[0].Password != "" || cfg.ASN != p.asn {
+			if len(cfg.Peers) == 0 || cfg.ASN != p.asn {
 				return
 			}
 			anew := dialRetry(next, p.id, p.asn)
