@@ -60,7 +60,10 @@ func (c *Core) peerDown(ev PeerDown, now time.Time) {
 	if p.up && !ev.Again && !p.stale.ends.IsZero() && !p.stale.refresh {
 		c.dropStale(p, "stale routes dropped: peer failed again before its End-of-RIB")
 	}
-	p.up, p.stale.refresh = false, false
+	if p.stale.refresh { // what has not come once more is retained with the rest
+		p.stale = staleness{}
+	}
+	p.up = false
 	c.nextSession(p)
 	c.history.session(peerDown, p, recordMore{text: ev.Reason})
 	keep := max(ev.Retain+ev.LongLived, ev.Keep)
