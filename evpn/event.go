@@ -22,6 +22,7 @@ type PeerUp struct {
 	StaleTime  time.Duration // that the peer has for its End-of-RIB when routes were retained (GR-09); zero: 3 minutes
 	NeedEncap  bool          // refuse this peer's routes without an encapsulation instead of reading them as VXLAN (EN-03)
 	Limit      RouteLimit
+	Left       int // routes that the limit has kept out of a session that is taken over; 0 for a new one
 }
 
 // RouteLimit bounds the routes of one peer (SE-04).

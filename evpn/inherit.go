@@ -16,6 +16,7 @@ type PeerEstate struct {
 	Peer     netip.Addr
 	Routes   []*Update // one for each set of attributes; nothing is withdrawn
 	EndOfRIB bool
+	Left     int  // routes that its limit kept out: it is to be asked for them when there is room
 	Retained bool // routes of an earlier session are still waiting to be confirmed; they are not among Routes
 }
 
@@ -34,7 +35,7 @@ func (c *Core) Estate() Estate {
 	for _, addr := range c.peerAddrs() {
 		if p := c.peers[addr]; p.up {
 			at[p] = len(e.Peers)
-			e.Peers = append(e.Peers, PeerEstate{Peer: addr, EndOfRIB: p.complete, Retained: p.fresh != p.paths})
+			e.Peers = append(e.Peers, PeerEstate{Peer: addr, EndOfRIB: p.complete, Left: p.limit.left, Retained: p.fresh != p.paths})
 		}
 	}
 	type set struct {

@@ -30,7 +30,7 @@ func (c *Core) peerUp(ev PeerUp, now time.Time) {
 	p := c.peerOf(ev.Peer)
 	c.dropLost(p)
 	p.asn, p.up, p.needEncap, p.complete = ev.ASN, true, ev.NeedEncap, false
-	p.limit = limited{RouteLimit: ev.Limit}
+	p.limit = limited{RouteLimit: ev.Limit, left: ev.Left}
 	c.nextSession(p)
 	c.history.session(peerUp, p, recordMore{})
 	stays := ev.Forwarding

@@ -135,7 +135,9 @@ func (s *session) revive(h *Handover) error {
 	}
 	s.prepare()
 	s.in.to = copy(s.in.buf, h.Unread)
-	s.batch = append(s.batch, s.peerUp(s.cfg))
+	up := s.peerUp(s.cfg)
+	up.Left = h.Left
+	s.batch = append(s.batch, up)
 	return s.repeat(h)
 }
 

@@ -41,6 +41,7 @@ type Handover struct {
 	Asked    []uint32 // families that the peer has asked for with ROUTE-REFRESH, not answered yet
 	Said     []byte   // UPDATEs: what the peer has said, with 4-octet AS numbers, whatever the session uses
 	Routes   int      // in Said
+	Left     int      `json:",omitempty"` // routes that the limit of the peer has kept out of it
 
 	File *os.File `json:"-"` // the connection
 }
@@ -215,6 +216,7 @@ func (h *Handover) Say(e evpn.PeerEstate) error {
 		}
 		h.Routes += len(u.Reach)
 	}
+	h.Left = e.Left
 	if e.EndOfRIB {
 		h.Said = wire.AppendEoR(h.Said)
 	}

@@ -118,7 +118,7 @@ func TestHandedOver(t *testing.T) {
 func testHandedOver(t *testing.T, asn uint32) {
 	n, p := pair(t, func(c *config.Config, p *raw) {
 		p.asn = asn
-		c.Peers[0].ASN, c.Peers[0].MaxRoutes.Most = asn, 1000
+		c.Peers[0].ASN, c.Peers[0].MaxRoutes.Most = asn, 2 // of three
 	})
 	p.handshake()
 	ours := manyRoutes(n, 200)
@@ -153,6 +153,10 @@ func testHandedOver(t *testing.T, asn uint32) {
 	}
 	if got, want := again.Estate(), c.Estate(); !reflect.DeepEqual(got, want) {
 		t.Errorf("the core is told %+v, not %+v", got, want)
+	}
+	again.Handle(evpn.PeerLimit{Peer: p.id, Limit: evpn.RouteLimit{Most: 10}}, time.Now())
+	if out := again.Flush(time.Now()); !slices.Equal(out.Refreshes, []netip.Addr{p.id}) {
+		t.Errorf("there is room for the third route, but %v is asked for it", out.Refreshes)
 	}
 	next.run()
 	p.send(begun[30:])
