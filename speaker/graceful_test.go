@@ -155,6 +155,14 @@ func TestEnhancedRefreshReceived(t *testing.T) {
 		t.Errorf("%x", got.data)
 	}
 
+	_, p = enhanced(t) // more than a NOTIFICATION can carry (RFC 8654 §5)
+	p.handshake()
+	bad = wire.AppendMessage(nil, wire.MessageRouteRefresh, append([]byte{0, 25, refreshEnd, 70}, make([]byte, 65535-wire.HeaderLen-4)...))
+	p.send(bad)
+	if got := p.expectNotification(codeRefresh, 1); len(got.data) == 0 || !bytes.HasPrefix(bad, got.data) {
+		t.Errorf("%d octets of data", len(got.data))
+	}
+
 	n, p = pair(t, nil) // one that has not said it knows them
 	p.handshake()
 	key, msg = sentinel(t, p, 1)

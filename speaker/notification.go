@@ -67,8 +67,11 @@ func (n *notification) hardened() *notification {
 	}
 }
 
+// maxNotification is the most octets of data that a NOTIFICATION has for every peer, with extended messages or without.
+const maxNotification = 4096 - wire.HeaderLen - 2
+
 func (n *notification) message() []byte {
-	return wire.AppendNotification(nil, n.code, n.subcode, n.data)
+	return wire.AppendNotification(nil, n.code, n.subcode, n.data[:min(len(n.data), maxNotification)])
 }
 
 func (n *notification) hardReset() bool { return n.code == codeCease && n.subcode == ceaseHardReset }
