@@ -73,7 +73,7 @@ func parseOpen(msg []byte) (open, error) {
 		routerID: netip.AddrFrom4([4]byte(msg[24:28])),
 	}
 	opts, lengthOctets := msg[openOpts:], 1
-	if msg[openOptLen] == 255 && len(opts) >= 3 && opts[0] == 255 {
+	if isExtendedOpen(msg) {
 		if int(binary.BigEndian.Uint16(opts[1:])) != len(opts)-3 {
 			return open{}, errOpen
 		}
@@ -103,6 +103,11 @@ func parseOpen(msg []byte) (open, error) {
 		o.asn = binary.BigEndian.Uint32(v)
 	}
 	return o, nil
+}
+
+// isExtendedOpen reports the form of optional parameters that RFC 9072 has added.
+func isExtendedOpen(msg []byte) bool {
+	return msg[openOptLen] == 255 && len(msg) >= openOpts+3 && msg[openOpts] == 255
 }
 
 // cutTLV splits off one type, length, value with a length field of one or two octets.
@@ -258,7 +263,7 @@ func (m manner) forwarding() byte {
 // does not see all messages (an illegal one is left for GoBGP to refuse), and with the capabilities that make it mark
 // the end of each dump of its table with End-of-RIB (eor.go). marked is false when they do not fit in.
 func engineOpen(msg []byte, o *open) (out []byte, marked bool) {
-	out = slices.Clone(msg)
+	out = o.plain(msg)
 	if o.hold == 0 || o.hold >= 3*time.Second {
 		binary.BigEndian.PutUint16(out[openHold:], 0)
 	}
@@ -276,6 +281,19 @@ func engineOpen(msg []byte, o *open) (out []byte, marked bool) {
 		return out, false
 	}
 	return sealOpen(append(append(out, 2, byte(len(caps))), caps...)), true
+}
+
+// plain is a copy of an OPEN that says o in the form of RFC 4271: GoBGP does not know the other one (v4.8.0). What has no
+// room in it stays as it is, and GoBGP refuses it.
+func (o *open) plain(msg []byte) []byte {
+	var caps []byte
+	for _, c := range o.caps {
+		caps = append(append(caps, c.code, byte(len(c.value))), c.value...)
+	}
+	if !isExtendedOpen(msg) || len(caps) == 0 || len(caps) > 253 {
+		return slices.Clone(msg)
+	}
+	return sealOpen(append(append(slices.Clone(msg[:openOpts]), 2, byte(len(caps))), caps...))
 }
 
 // sealOpen writes the two length fields of an OPEN.
