@@ -92,7 +92,7 @@ func (s *Speaker) HandOver(ctx context.Context) []*Handover {
 func (s *session) park(ctx context.Context) (*Handover, error) {
 	s.moving.Lock()
 	defer s.moving.Unlock()
-	if !s.up || !s.marked {
+	if !s.neg.evpn || !s.marked {
 		return nil, errors.New("it has no EVPN, or no mark at the end of a table")
 	}
 	s.hold()

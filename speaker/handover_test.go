@@ -308,6 +308,40 @@ func (n *node) find1(addr netip.Addr) *session {
 	return p.current
 }
 
+// TestHandedOverWhileReplaced: the successor replaces its engine while its first one is put behind the session.
+func TestHandedOverWhileReplaced(t *testing.T) {
+	notRaced(t)
+	n, p := pair(t, nil)
+	p.handshake()
+	n.ReleaseEoR()
+	lasting := manyRoutes(n, 300)
+	if err := n.Apply(lasting); err != nil {
+		t.Fatal(err)
+	}
+	v := newView()
+	v.follow(p, func() bool { return v.eors == 1 && len(v.routes) == len(lasting) })
+	v.duplicates = nil // before End-of-RIB everything may be sent once more
+	next, _ := succeed(t, n.cfg, n.handOver(newCore(n)))
+	next.wearLimit = 1
+	next.run()
+	if err := next.Apply(lasting); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- churn(next, 400, 1) }()
+	until(t, "a replacement begins", func() bool { return next.Engine().Replacing })
+	next.ReleaseEoR()
+	last := macRoute(evpn.NewRD(n.addr, 3), mac1, ip4, 7)
+	v.follow(p, func() bool { _, ok := v.routes[last.Key]; return ok })
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	settled(t, next, p, v, len(lasting)+1)
+	if i := next.info(p.id); i.Counters.Established != 1 || i.Counters.Flaps != 0 {
+		t.Errorf("%+v", i)
+	}
+}
+
 // TestNotAdopted: a hand-over that does not fit is refused whole, and the peer starts anew.
 func TestNotAdopted(t *testing.T) {
 	notRaced(t)

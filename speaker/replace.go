@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -251,15 +252,19 @@ func (s *Speaker) moveAll(ctx context.Context, old, next *engine) error {
 
 // sessionsOn lists the established sessions that an engine is behind. Those on their way up are moved when they are.
 func (s *Speaker) sessionsOn(e *engine) []*session {
-	var on []*session
+	var up []*session
 	for _, p := range s.allPeers() {
 		p.mu.Lock()
 		for x := range p.conns {
-			if x.phase == established && x.leg.engine == e {
-				on = append(on, x)
+			if x.phase == established {
+				up = append(up, x)
 			}
 		}
 		p.mu.Unlock()
 	}
-	return on
+	return slices.DeleteFunc(up, func(x *session) bool {
+		x.legMu.Lock() // an adopted session may be on its way to its first engine
+		defer x.legMu.Unlock()
+		return x.leg.engine != e
+	})
 }
