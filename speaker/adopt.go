@@ -32,6 +32,7 @@ func (s *Speaker) Adopt(h *Handover) ([]evpn.Event, error) {
 	if !ok || !isAt(h.Peer, remoteOf(conn)) {
 		return nil, errors.Join(fmt.Errorf("take over session with %s: the connection is not with this peer", evpn.PeerName(h.Peer)), c.Close())
 	}
+	_ = conn.SetKeepAlive(false) // FileConn has the kernel probe the peer; whether that is there is for the hold timer to say
 	x := newSession(p, want, conn, h.Dialed)
 	p.target = x.remote
 	p.conns[x], p.current = struct{}{}, x

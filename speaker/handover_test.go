@@ -158,6 +158,9 @@ func testHandedOver(t *testing.T, asn uint32) {
 	if out := again.Flush(time.Now()); !slices.Equal(out.Refreshes, []netip.Addr{p.id}) {
 		t.Errorf("there is room for the third route, but %v is asked for it", out.Refreshes)
 	}
+	if probes := option(t, next.find1(p.id), unix.SOL_SOCKET, unix.SO_KEEPALIVE); probes != 0 {
+		t.Error("the kernel probes the peer; it did not before")
+	}
 	next.run()
 	p.send(begun[30:])
 	u := await[*evpn.Update](next, nil)
@@ -201,6 +204,19 @@ func unreadOctets(t *testing.T, s *session) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// option is what is set on the connection of a session.
+func option(t *testing.T, s *session, level, name int) (value int) {
+	t.Helper()
+	raw, err := s.outer.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := onSocket(raw, func(fd int) (err error) { value, err = unix.GetsockoptInt(fd, level, name); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
 
 // TestHandedOverMemberships: RT constraint and a ROUTE-REFRESH that waits are carried over.
