@@ -28,7 +28,7 @@ BIN       ?= bin
 PACKAGES  ?= bin/packages
 STAGE     ?= bin/stage
 
-.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration flow demo lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
+.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration flow demo race lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -99,6 +99,9 @@ package-%: build $(TOOLS)/nfpm
 	mkdir -p $(PACKAGES)
 	STAGE=$(STAGE) ARCH=$$(go env GOARCH) VERSION='$(PACKAGE_VERSION)' \
 		$(TOOLS)/nfpm package --config packaging/package/nfpm.yaml --packager $* --target $(PACKAGES)
+
+race: deps ## BGP and the daemon under the race detector (needs a C compiler), without the one race that GoBGP is known for
+	CGO_ENABLED=1 GORACE='suppressions=$(CURDIR)/speaker/testdata/race' go test -race -count=1 ./speaker ./internal/daemon
 
 netns: ## kernel tests without root, in a user namespace of their own
 	unshare --user --map-root-user --net --mount go test -count=1 ./dataplane/...
