@@ -324,6 +324,63 @@ func (n *node) find1(addr netip.Addr) *session {
 	return p.current
 }
 
+// TestHandedOverLongLived: a route that comes marked LLGR_STALE is the last choice after the take-over as well (LL-03). While
+// routes of an earlier session wait to be confirmed, in their long-lived time too, the session is not handed over: the next
+// process would take what the peer does not send again for confirmed.
+func TestHandedOverLongLived(t *testing.T) {
+	notRaced(t)
+	n, p := pair(t, func(c *config.Config, p *raw) {
+		c.Peers[0].LongLived = time.Hour
+		p.caps = append(gr(0, 30, grForwarding), llgr(50, grForwarding)...)
+	})
+	p.handshake()
+	n.ReleaseEoR()
+	readRoutes(p, -1)
+	marked := func(p *raw, i int) []byte {
+		a := &evpn.Attrs{NextHop: p.id, LocalPref: 100, ExtComms: rt(65000, 9) + vxlanEncap, Communities: "\xff\xff\x00\x06"}
+		b, err := wire.AppendUpdate(nil, a, []evpn.Route{macRoute(evpn.NewRD(p.id, 9), numberedMAC(i), ip4, 9)}, p.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	aged := func(c *evpn.Core) (all []string) {
+		for _, r := range c.Routes(p.id) {
+			all = append(all, r.Stale)
+		}
+		return all
+	}
+	p.send(slices.Concat(marked(p, 1), said(p, 2), wire.AppendEoR(nil)))
+	core := newCore(n)
+	want := []string{"long-lived", ""}
+	until(t, "the core has both", func() bool { n.hear(core); return slices.Equal(aged(core), want) && core.Peers()[0].EoR })
+	next, facts := succeed(t, n.cfg, n.handOver(core))
+	again := newCore(next)
+	for _, ev := range facts {
+		again.Handle(ev, time.Now())
+	}
+	if got := aged(again); !slices.Equal(got, want) {
+		t.Errorf("the next core has %q", got)
+	}
+	next.run()
+	next.ReleaseEoR()
+	p.c.Close()
+	back := dialRetry(next, p.id, p.asn)
+	back.caps = p.caps
+	back.handshake()
+	back.send(said(back, 3))
+	readRoutes(back, -1)
+	until(t, "one of three is confirmed", func() bool {
+		next.hear(again)
+		return len(again.Peers()) == 1 && again.Peers()[0].Up && again.Peers()[0].Stale == 2
+	})
+	h := next.HandOver(t.Context())[0]
+	defer h.File.Close()
+	if err := h.Say(again.Estate().Peers[0]); err == nil || !strings.Contains(err.Error(), "not confirmed") {
+		t.Errorf("handed over: %v", err)
+	}
+}
+
 // TestHandedOverWhileReplaced: the successor replaces its engine while its first one is put behind the session.
 func TestHandedOverWhileReplaced(t *testing.T) {
 	notRaced(t)
