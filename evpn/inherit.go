@@ -1,7 +1,9 @@
 package evpn
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 )
 
 // Estate is what a successor cannot learn from the kernel and would otherwise have to ask peers for: what they have said,
@@ -61,7 +63,17 @@ func (c *Core) Estate() Estate {
 			}
 		}
 	}
+	for vni, macs := range c.inherited { // not seen yet
+		for mac, seq := range macs {
+			e.Hosts = append(e.Hosts, NumberedHost{VNI: vni, MAC: mac, Seq: seq})
+		}
+	}
+	slices.SortFunc(e.Hosts, NumberedHost.compare)
 	return e
+}
+
+func (h NumberedHost) compare(o NumberedHost) int {
+	return cmp.Or(cmp.Compare(h.VNI, o.VNI), slices.Compare(h.MAC[:], o.MAC[:]))
 }
 
 // numbers are those of the hosts that a predecessor has announced, until Synced.
