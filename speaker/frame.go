@@ -112,6 +112,12 @@ func (o *outerConn) write(b []byte) error {
 	return err
 }
 
+// hurry has every write end within d, the one under way as well.
+func (o *outerConn) hurry(d time.Duration) {
+	o.timeout.Store(min(o.timeout.Load(), int64(d)))
+	o.setWriteDeadline(d)
+}
+
 // seal has nothing be written any more, and says nothing to the peer. It fails when half a message may be out.
 func (o *outerConn) seal() error {
 	o.mu.Lock()

@@ -90,6 +90,7 @@ func (s *Speaker) HandOver(ctx context.Context) []*Handover {
 // park brings the session to a message boundary in both directions and ends it without a sign to the peer. After an error
 // it goes on until it is ended otherwise.
 func (s *session) park(ctx context.Context) (*Handover, error) {
+	s.outer.hurry(drainTime) // others are silent until this one is done
 	s.moving.Lock()
 	defer s.moving.Unlock()
 	if !s.neg.evpn || !s.marked {

@@ -381,6 +381,42 @@ func TestHandedOverLongLived(t *testing.T) {
 	}
 }
 
+// TestFrozenPeerNotHandedOver: a peer that reads nothing does not keep the others waiting, to whom nobody talks meanwhile.
+func TestFrozenPeerNotHandedOver(t *testing.T) {
+	parallel(t)
+	n, p := pair(t, nil)
+	p.handshake()
+	n.ReleaseEoR()
+	readRoutes(p, -1)
+	x := n.find1(p.id)
+	written := make(chan struct{})
+	go func() { // as the relay does
+		defer close(written)
+		x.gate.Lock()
+		defer x.gate.Unlock()
+		x.send(slices.Repeat(wire.AppendKeepalive(nil), 2<<20)) // more than the kernel keeps
+	}()
+	until(t, "the peer's window is full", func() bool { return unsent(t, x) > 1<<20 })
+	start := time.Now()
+	if all := n.HandOver(t.Context()); len(all) > 0 || time.Since(start) > 2*drainTime {
+		t.Errorf("%d sessions after %s", len(all), time.Since(start))
+	}
+	<-written
+}
+
+// unsent is what the kernel has of a session that the peer has not taken.
+func unsent(t *testing.T, s *session) (n int) {
+	t.Helper()
+	raw, err := s.outer.SyscallConn()
+	if err == nil {
+		err = onSocket(raw, func(fd int) (err error) { n, err = unix.IoctlGetInt(fd, unix.TIOCOUTQ); return err })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // TestHandedOverWhileReplaced: the successor replaces its engine while its first one is put behind the session.
 func TestHandedOverWhileReplaced(t *testing.T) {
 	notRaced(t)
