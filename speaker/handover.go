@@ -91,7 +91,9 @@ func (s *Speaker) HandOver(ctx context.Context) []*Handover {
 // it goes on until it is ended otherwise.
 func (s *session) park(ctx context.Context) (*Handover, error) {
 	s.outer.hurry(drainTime) // others are silent until this one is done
-	s.moving.Lock()
+	if !s.lockLeg(ctx) {
+		return nil, errors.New("another bgp engine is being put behind it")
+	}
 	defer s.moving.Unlock()
 	if !s.neg.evpn || !s.marked {
 		return nil, errors.New("it has no EVPN, or no mark at the end of a table")
@@ -106,6 +108,16 @@ func (s *session) park(ctx context.Context) (*Handover, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// lockLeg takes s.moving; false: whoever has it, which may be for a minute, does not let go of it in time.
+func (s *session) lockLeg(ctx context.Context) bool {
+	for limit := time.Now().Add(parkTime); !s.moving.TryLock(); time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil || time.Now().After(limit) {
+			return false
+		}
+	}
+	return true
 }
 
 // stopReading waits until every whole message of the peer that has been read is dealt with.

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -309,6 +310,7 @@ func TestHandedOverRetuned(t *testing.T) {
 			if i := next.info(p.id); i.Counters.Established != 1 || i.Counters.Flaps != 0 {
 				t.Errorf("%+v", i)
 			}
+			p.c.Close()
 		})
 	}
 }
@@ -404,6 +406,29 @@ func TestFrozenPeerNotHandedOver(t *testing.T) {
 	<-written
 }
 
+// TestMovingNotHandedOver: nor does a session that another engine is being put behind, which may take a minute.
+func TestMovingNotHandedOver(t *testing.T) {
+	n, p := pair(t, nil)
+	p.handshake()
+	n.ReleaseEoR()
+	readRoutes(p, -1)
+	x := n.find1(p.id)
+	x.moving.Lock()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	handed := make(chan int, 1)
+	go func() { handed <- len(n.HandOver(ctx)) }()
+	select {
+	case got := <-handed:
+		if got != 0 {
+			t.Errorf("%d sessions", got)
+		}
+	case <-time.After(patience):
+		t.Error("it waits")
+	}
+	x.moving.Unlock()
+}
+
 // unsent is what the kernel has of a session that the peer has not taken.
 func unsent(t *testing.T, s *session) (n int) {
 	t.Helper()
@@ -449,6 +474,7 @@ func TestHandedOverWhileReplaced(t *testing.T) {
 	if i := next.info(p.id); i.Counters.Established != 1 || i.Counters.Flaps != 0 {
 		t.Errorf("%+v", i)
 	}
+	p.c.Close()
 }
 
 // TestNotAdopted: a hand-over that does not fit is refused whole, and the peer starts anew.
