@@ -22,13 +22,15 @@ var (
 )
 
 // TestFlow: a thousand packets a second go each way between VMs behind two hosts, and to one of them from a VM behind FRR,
-// while evpnd is killed, stopped and started as another build, reloaded, and its sessions are reset. Between the hosts none is
-// lost; a device that goes down loses what comes while it is down.
+// while evpnd is killed, stopped and started as another build, taken over by one, reloaded, and its sessions are reset. Between
+// the hosts none is lost, and in a take-over none at all; a device that goes down loses what comes while it is down.
 func TestFlow(t *testing.T) {
 	ctx := testContext(t, 3*time.Minute+time.Duration(*flowKills)*10*time.Second)
 	f := newFabric(t, ctx)
 	t.Run("killed", func(t *testing.T) { f.testKilled(t, ctx) })
-	t.Run("another build", func(t *testing.T) { f.testRebuilt(t, ctx) })
+	rebuilt, successor := f.build(t, ctx, "rebuilt"), f.build(t, ctx, "successor")
+	t.Run("another build", func(t *testing.T) { f.testRebuilt(t, ctx, rebuilt) })
+	t.Run("another build takes over", func(t *testing.T) { f.testTakenOver(t, ctx, successor, rebuilt, successor) })
 	t.Run("reload", func(t *testing.T) { f.testReload(t, ctx) })
 	t.Run("every session reset", func(t *testing.T) { f.testReset(t, ctx) })
 	t.Run("VXLAN device flaps", func(t *testing.T) { f.testFlap(t, ctx) })
@@ -74,9 +76,72 @@ func (f *fabric) testKilled(t *testing.T, ctx context.Context) {
 }
 
 // testRebuilt stops evpnd and starts another build of it.
-func (f *fabric) testRebuilt(t *testing.T, ctx context.Context) {
+func (f *fabric) testRebuilt(t *testing.T, ctx context.Context, b build) {
+	if err := f.lab.StopProcess(ctx, "h1", unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.lab.Start("h1", entrypoint, b.command...); err != nil {
+		t.Fatal(err)
+	}
+	f.settled(t, ctx)
+	f.wantNoneLost(t, "SIGTERM and another build")
+}
+
+// testTakenOver has one build after the other take over. The peer that knows no graceful restart notices as little as the
+// one that does: no packet is lost from there either, and it counts no message but KEEPALIVEs.
+func (f *fabric) testTakenOver(t *testing.T, ctx context.Context, builds ...build) {
+	within(t, ctx, 20*time.Second, "FRR has all of h1", func() error { return f.allAtFRR(ctx) })
+	before := frrSessionWith(t, ctx, f.lab, "rr", "10.255.0.1")
+	for _, b := range builds {
+		for _, flow := range f.all() {
+			flow.window()
+		}
+		if _, err := f.lab.Start("h1", entrypoint, append(b.command, "--take-over")...); err != nil {
+			t.Fatal(err)
+		}
+		within(t, ctx, 20*time.Second, b.version+" serves", func() error {
+			var status struct{ Version string }
+			err := query(ctx, f.lab, "h1", &status, "evpnctl", "show", "status", "-o", "json")
+			if err == nil && status.Version != b.version {
+				err = fmt.Errorf("it is still %q", status.Version)
+			}
+			return err
+		})
+		f.settled(t, ctx)
+		f.tor.keep(t, ctx, time.Second)
+		for _, flow := range f.all() {
+			flow.wantNoneLost(t, b.version+" has taken over")
+		}
+	}
+	wantUntouched(t, before, frrSessionWith(t, ctx, f.lab, "rr", "10.255.0.1"))
+}
+
+// allAtFRR wants the reflector to have as many routes of h1 as h1 has for it, and that it knows that these are all.
+func (f *fabric) allAtFRR(ctx context.Context) error {
+	p, err := frrPeerOf(ctx, f.lab, "rr", "10.255.0.1")
+	if err != nil {
+		return err
+	}
+	has := p.Families["l2VpnEvpn"].Accepted
+	if !p.Graceful.EndOfRIB["l2VpnEvpn"] {
+		return fmt.Errorf("FRR has %d routes and no End-of-RIB", has)
+	}
+	return want(ctx, f.lab, "h1", true, func(p ctlPeer) bool {
+		return p.Address == "10.255.0.254" && p.Advertised == has
+	}, "show", "summary")
+}
+
+// build is a build of evpnd on h1.
+type build struct {
+	version string
+	command []string // that starts it
+}
+
+// build makes a build that calls itself version.
+func (f *fabric) build(t *testing.T, ctx context.Context, version string) build {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "evpnd")
-	out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X main.version=rebuilt", "-o", path, "../cmd/evpnd").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X main.version="+version, "-o", path, "../cmd/evpnd").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build evpnd: %v\n%s", err, out)
 	}
@@ -84,19 +149,12 @@ func (f *fabric) testRebuilt(t *testing.T, ctx context.Context) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const here = "/tmp/evpnd" // nodes have a /tmp of their own
+	here := "/tmp/evpnd-" + version // nodes have a /tmp of their own
 	err = f.lab.Attached(ctx, "h1", bytes.NewReader(program), nil, nil, "sh", "-c", "cat >"+here+" && chmod +x "+here)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.lab.StopProcess(ctx, "h1", unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.lab.Start("h1", entrypoint, here, "-c", "/etc/evpnd/evpnd.yaml"); err != nil {
-		t.Fatal(err)
-	}
-	f.settled(t, ctx)
-	f.wantNoneLost(t, "SIGTERM and another build")
+	return build{version: version, command: []string{here, "-c", "/etc/evpnd/evpnd.yaml"}}
 }
 
 func (f *fabric) testReload(t *testing.T, ctx context.Context) {

@@ -58,9 +58,10 @@ func list[T any](ctx context.Context, lab *Lab, node string, args ...string) ([]
 // The items of evpnctl's tables.
 type (
 	ctlPeer struct {
-		Address string `json:"address"`
-		State   string `json:"state"`
-		Since   string `json:"since"`
+		Address    string `json:"address"`
+		State      string `json:"state"`
+		Since      string `json:"since"`
+		Advertised int    `json:"routesAdvertised"`
 	}
 	ctlMAC struct {
 		VNI      int    `json:"vni"`
