@@ -12,6 +12,7 @@ import (
 
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/evpn/wire"
+	"github.com/evpnd/evpnd/labs/rawpeer"
 )
 
 // localMAC measures from a new host's first frame to the UPDATE at the peer.
@@ -29,7 +30,7 @@ func localMAC(samples int) measure {
 			for i := range samples {
 				mac := guestMAC(i + 1)
 				heard := make(chan time.Time, 1)
-				t.peers[0].listen(func(at time.Time, body []byte) {
+				t.peers[0].Listen(func(at time.Time, body []byte) {
 					if bytes.Contains(body, mac[:]) {
 						select {
 						case heard <- at:
@@ -98,9 +99,9 @@ func advertise(n int) measure {
 
 // announced tells when the peer has heard of n hosts.
 func (t *trial) announced(n int) <-chan time.Time {
-	decoder, seen := wire.NewDecoder(ibgp), map[evpn.MAC]bool{}
+	decoder, seen := wire.NewDecoder(rawpeer.Options), map[evpn.MAC]bool{}
 	done := make(chan time.Time, 1)
-	t.peers[0].listen(func(at time.Time, body []byte) {
+	t.peers[0].Listen(func(at time.Time, body []byte) {
 		var r wire.Result
 		if len(seen) == n || decoder.Update(body, &r) != nil {
 			return

@@ -126,8 +126,8 @@ func TestTenThousandRoutes(t *testing.T) {
 	u := subjectOf(t, kindEVPND, 1, 1)
 	h := u.host
 	for _, byHand := range [][]string{
-		{"bridge", "-n", h.name, "fdb", "add", l.mac(17).String(), "dev", "vxlan100", "dst", "10.255.0.99", "self", "static"},
-		{"ip", "-n", h.name, "neigh", "add", l.ip(17).String(), "lladdr", "02:99:00:00:00:01", "dev", "br100"},
+		{"bridge", "-n", h.name, "fdb", "add", l.MAC(17).String(), "dev", "vxlan100", "dst", "10.255.0.99", "self", "static"},
+		{"ip", "-n", h.name, "neigh", "add", l.IP(17).String(), "lladdr", "02:99:00:00:00:01", "dev", "br100"},
 	} {
 		if err := command(t.Context(), "", byHand[0], byHand[1:]...); err != nil {
 			t.Fatal(err)
@@ -162,7 +162,7 @@ func TestObserver(t *testing.T) {
 		if gone != (entryCount{fdb: l.N, neighbors: l.N}) {
 			t.Errorf("VTEP first %t: %+v gone, want %d each", vtepFirst, gone, l.N)
 		}
-		last := l.mac(l.N - 1)
+		last := l.MAC(l.N - 1)
 		if _, err := second.await(time.Minute, func(e entry) bool { ofSecond.add(e); return e.mac == last }); err != nil {
 			t.Fatal(err)
 		}

@@ -148,7 +148,7 @@ func (t *trial) timed(ctx context.Context, o *observer, l load, name string, fir
 	fired := make(chan error, 1)
 	start := time.Now()
 	go func() { fired <- fire() }() // ends when all is told
-	end, err := o.await(limit(l.N), counted(l.Withdraw, l.fdb(), l.neighbors()))
+	end, err := o.await(limit(l.N), counted(l.Withdraw, fdbRows(l), neighborRows(l)))
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.name+" "+name, err)
 	}

@@ -43,7 +43,7 @@ func (t *trial) moves(ctx context.Context, l load, samples int, prepare func(loa
 		fired := make(chan error, 1)
 		start := time.Now()
 		go func() { fired <- fire() }() // ends when told
-		end, err := o.await(20*time.Second, arrived(l.mac(0)))
+		end, err := o.await(20*time.Second, arrived(l.MAC(0)))
 		if err := errors.Join(err, <-fired, ctx.Err()); err != nil {
 			return nil, fmt.Errorf("move %d: %w", i, err)
 		}
@@ -143,8 +143,8 @@ func (t *trial) prepareRounds(l load, n int) (rounds []func() error, err error) 
 // probe has the second peer move one host until stop.
 func (t *trial) probe(ctx context.Context, l load, stop *atomic.Bool) (took []time.Duration, err error) {
 	fireAsSecond := func(l load) (func() error, error) {
-		messages, err := l.messages()
-		return func() error { return t.peers[1].write(messages) }, err
+		messages, err := l.Messages()
+		return func() error { return t.peers[1].Write(messages) }, err
 	}
 	for !stop.Load() && err == nil {
 		var some []time.Duration

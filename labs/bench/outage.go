@@ -98,8 +98,8 @@ func restart(l load, how string, sig os.Signal) measure {
 			}
 			last := l
 			last.From, last.N = l.N, 1
-			messages, err1 := l.messages()
-			end, err2 := last.messages()
+			messages, err1 := l.Messages()
+			end, err2 := last.Messages()
 			o, err3 := observe(t.host, fmt.Sprintf("vxlan%d", l.VNI))
 			if err := errors.Join(err1, err2, err3); err != nil {
 				return err
@@ -113,7 +113,7 @@ func restart(l load, how string, sig os.Signal) measure {
 			if err := poll(ctx, 10*time.Second, "frames to the VTEP", func() bool { _, left, _ := flow.counts(); return left > 500 }); err != nil {
 				return err
 			}
-			return t.again(ctx, o, flow, append(append(messages, end...), wire.AppendEoR(nil)...), last.mac(0), sig)
+			return t.again(ctx, o, flow, append(append(messages, end...), wire.AppendEoR(nil)...), last.MAC(0), sig)
 		},
 	}
 }
@@ -127,7 +127,7 @@ func (t *trial) again(ctx context.Context, o *observer, flow *traffic, messages 
 	}
 	t.addTime("session", time.Since(start))
 	written := make(chan error, 1)
-	go func() { written <- t.peers[0].write(messages) }() // ends when all is told
+	go func() { written <- t.peers[0].Write(messages) }() // ends when all is told
 	converged, err := o.await(limit(len(messages)/30), arrived(marker))
 	if err := errors.Join(err, <-written); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/evpn/wire"
+	"github.com/evpnd/evpnd/labs/rawpeer"
 )
 
 // TestLoad: the messages and the ops of a load say the same of the same hosts.
@@ -27,14 +28,14 @@ func TestLoad(t *testing.T) {
 		{N: 999, VNI: 100, VNIs: 10, VTEP: farVTEPs[1]},
 		{N: 1, VNI: 101, VNIs: 1, VTEP: farVTEPs[1], Seq: 3},
 	} {
-		messages, err := l.messages()
+		messages, err := l.Messages()
 		if err != nil {
 			t.Fatal(err)
 		}
 		told := map[hostOf]bool{}
-		decoder, from := wire.NewDecoder(ibgp), bytes.NewReader(messages)
+		decoder, from := wire.NewDecoder(rawpeer.Options), bytes.NewReader(messages)
 		for from.Len() > 0 {
-			kind, body, err := readMessage(from, nil)
+			kind, body, err := rawpeer.ReadMessage(from, nil)
 			if err != nil || kind != wire.MessageUpdate {
 				t.Fatalf("message %v: %v", kind, err)
 			}
@@ -50,7 +51,7 @@ func TestLoad(t *testing.T) {
 			}
 		}
 		written, ips := map[hostOf]bool{}, map[evpn.MAC]netip.Addr{}
-		ops := l.ops()
+		ops := opsOf(l)
 		for _, op := range ops {
 			if op.Key.Table == evpn.TableNeighbor {
 				ips[op.Entry.MAC] = op.Key.Addr

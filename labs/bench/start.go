@@ -10,6 +10,7 @@ import (
 
 	"github.com/evpnd/evpnd/evpn"
 	"github.com/evpnd/evpnd/evpn/wire"
+	"github.com/evpnd/evpnd/labs/rawpeer"
 )
 
 // startVNIs starts a subject on a host with many VNIs: from the start of its processes to the inclusive multicast route of the
@@ -57,7 +58,7 @@ func (t *trial) start(ctx context.Context, n int) error {
 
 // serves tells when the next peer has heard of n VNIs.
 func (t *trial) serves(n int) <-chan time.Time {
-	decoder, seen := wire.NewDecoder(ibgp), map[evpn.VNI]bool{}
+	decoder, seen := wire.NewDecoder(rawpeer.Options), map[evpn.VNI]bool{}
 	done := make(chan time.Time, 1)
 	t.hears = func(at time.Time, body []byte) {
 		var r wire.Result

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/evpnd/evpnd/labs/rawpeer"
 )
 
 // kind is one of the compared.
@@ -33,7 +35,7 @@ type subject struct {
 	settings  settings
 	host      *host
 	processes []*exec.Cmd
-	peers     []*peer // sessions with a speaker; none for the kernel alone
+	peers     []*rawpeer.Peer // sessions with a speaker; none for the kernel alone
 	writer    *writer
 	hears     func(at time.Time, body []byte) // of each peer from its first UPDATE on; nil: nobody
 }
@@ -64,7 +66,7 @@ func (u *subject) startSpeaker(ctx context.Context) (err error) {
 // connect makes sessions until there are so many.
 func (u *subject) connect(ctx context.Context, sessions int) error {
 	for i := len(u.peers); i < sessions; i++ {
-		p, err := dialPeer(ctx, u.host, peers[i], u.hears)
+		p, err := rawpeer.Dial(ctx, u.host.inside, peers[i], u.host.vtep, u.hears)
 		if err != nil {
 			return err
 		}
@@ -76,7 +78,7 @@ func (u *subject) connect(ctx context.Context, sessions int) error {
 // disconnect ends all sessions without a word.
 func (u *subject) disconnect() {
 	for _, p := range u.peers {
-		p.close()
+		p.Close()
 	}
 	u.peers = nil
 }
@@ -107,11 +109,11 @@ func (u *subject) prepare(l load) (fire func() error, err error) {
 	if u.writer != nil {
 		return u.writer.prepare(l)
 	}
-	messages, err := l.messages()
+	messages, err := l.Messages()
 	if err != nil {
 		return nil, err
 	}
-	return func() error { return u.peers[0].write(messages) }, nil
+	return func() error { return u.peers[0].Write(messages) }, nil
 }
 
 // settle waits until the processes have done what comes after the last kernel entry: acknowledgements, and the like.

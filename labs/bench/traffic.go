@@ -97,7 +97,7 @@ func startTraffic(h *host, l load, hosts int, interval time.Duration) (*traffic,
 		return nil, errors.Join(err, unix.Close(t.sender), unix.Close(t.tap))
 	}
 	for i := range hosts {
-		t.frames = append(t.frames, frame(l.mac(i), guestMAC(0), etherTypeTest, nil))
+		t.frames = append(t.frames, frame(l.MAC(i), guestMAC(0), etherTypeTest, nil))
 	}
 	t.wait.Go(t.send) // both end with stop
 	t.wait.Go(t.count)

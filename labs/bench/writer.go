@@ -103,7 +103,7 @@ func writeFor(vtep string, in io.Reader, out io.Writer) error {
 			if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
 				return fmt.Errorf("read load %q: %w", lines.Bytes(), err)
 			}
-			loads = append(loads, l.ops())
+			loads = append(loads, opsOf(l))
 			fmt.Fprintln(out, "ready")
 			continue
 		}

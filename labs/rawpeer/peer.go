@@ -1,4 +1,6 @@
-package main
+// Package rawpeer is a BGP peer for measures and long runs that costs next to nothing: it writes UPDATEs that were made
+// beforehand and reads what comes without keeping anything. It knows no timers, for the hold time is 0, and no rules.
+package rawpeer
 
 import (
 	"bufio"
@@ -13,37 +15,45 @@ import (
 	"github.com/evpnd/evpnd/evpn/wire"
 )
 
-// peer is a BGP speaker that costs next to nothing: it writes what was made beforehand.
-type peer struct {
+// ASN is the autonomous system of the peer, and of whoever it talks to.
+const ASN = 65000
+
+// Options are those of its sessions: 4-octet AS numbers, iBGP.
+var Options = wire.Options{AS4: true, IBGP: true}
+
+// Peer is one session.
+type Peer struct {
 	conn net.Conn
 	// heard, when not nil, is called with the body of every UPDATE, on the reader's goroutine.
 	heard  atomic.Pointer[func(at time.Time, body []byte)]
 	reader chan struct{} // closed when the reader has ended
 }
 
-// dialPeer makes a session from local to the host's VTEP address, trying until the other side is ready for one.
-func dialPeer(ctx context.Context, h *host, local netip.Addr, hears func(time.Time, []byte)) (*peer, error) {
+// Dial makes a session from local to remote, port 179, trying for a minute until the other side is ready for one. The
+// connection is opened by within, which may do so in another network namespace. As with Listen, hears is called with every
+// UPDATE, the first ones as well; nil: nobody is.
+func Dial(ctx context.Context, within func(func() error) error, local, remote netip.Addr, hears func(time.Time, []byte)) (*Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		p, err := tryPeer(ctx, h, local, hears)
+		p, err := try(ctx, within, local, remote, hears)
 		if err == nil {
 			return p, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("session from %s to %s: %w", local, h.vtep, err)
+			return nil, fmt.Errorf("session from %s to %s: %w", local, remote, err)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-func tryPeer(ctx context.Context, h *host, local netip.Addr, hears func(time.Time, []byte)) (*peer, error) {
-	p := &peer{reader: make(chan struct{})}
-	p.listen(hears)
+func try(ctx context.Context, within func(func() error) error, local, remote netip.Addr, hears func(time.Time, []byte)) (*Peer, error) {
+	p := &Peer{reader: make(chan struct{})}
+	p.Listen(hears)
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: local.AsSlice()}, Timeout: 2 * time.Second}
-	err := h.inside(func() (err error) {
-		p.conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(h.vtep, 179).String())
+	err := within(func() (err error) {
+		p.conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(remote, 179).String())
 		return err
 	})
 	if err != nil {
@@ -59,16 +69,16 @@ func tryPeer(ctx context.Context, h *host, local netip.Addr, hears func(time.Tim
 }
 
 // greet exchanges OPEN and KEEPALIVE. The hold time is 0, so that nobody need say anything more.
-func (p *peer) greet(r *bufio.Reader, local netip.Addr) error {
+func (p *Peer) greet(r *bufio.Reader, local netip.Addr) error {
 	if err := p.conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		return err
 	}
-	hello := wire.AppendOpen(nil, wire.Open{ASN: asn, RouterID: local}, ibgp)
+	hello := wire.AppendOpen(nil, wire.Open{ASN: ASN, RouterID: local}, Options)
 	if _, err := p.conn.Write(wire.AppendKeepalive(hello)); err != nil {
 		return fmt.Errorf("write OPEN: %w", err)
 	}
 	for {
-		kind, _, err := readMessage(r, nil)
+		kind, _, err := ReadMessage(r, nil)
 		if err != nil {
 			return fmt.Errorf("read OPEN: %w", err)
 		}
@@ -78,13 +88,13 @@ func (p *peer) greet(r *bufio.Reader, local netip.Addr) error {
 	}
 }
 
-// readMessage reads one message; its body is good until buf is used again.
-func readMessage(r io.Reader, buf []byte) (wire.MessageType, []byte, error) {
+// ReadMessage reads one message; its body is good until buf is used again.
+func ReadMessage(r io.Reader, buf []byte) (wire.MessageType, []byte, error) {
 	var header [wire.HeaderLen]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return 0, nil, err
 	}
-	kind, length, err := wire.Header(header[:], ibgp)
+	kind, length, err := wire.Header(header[:], Options)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -97,12 +107,12 @@ func readMessage(r io.Reader, buf []byte) (wire.MessageType, []byte, error) {
 }
 
 // read hears the other side until it ends the session, and then does so too: who has said why waits for that.
-func (p *peer) read(r io.Reader) {
+func (p *Peer) read(r io.Reader) {
 	defer close(p.reader)
 	defer p.conn.Close()
 	buf := make([]byte, 1<<16)
 	for {
-		kind, body, err := readMessage(r, buf)
+		kind, body, err := ReadMessage(r, buf)
 		if err != nil || kind == wire.MessageNotification {
 			return
 		}
@@ -112,8 +122,8 @@ func (p *peer) read(r io.Reader) {
 	}
 }
 
-// listen has f called with every UPDATE from now on; nil: nobody.
-func (p *peer) listen(f func(at time.Time, body []byte)) {
+// Listen has f called with every UPDATE from now on; nil: nobody.
+func (p *Peer) Listen(f func(at time.Time, body []byte)) {
 	if f == nil {
 		p.heard.Store(nil)
 		return
@@ -121,15 +131,16 @@ func (p *peer) listen(f func(at time.Time, body []byte)) {
 	p.heard.Store(&f)
 }
 
-func (p *peer) write(messages []byte) error {
+// Write sends messages as they are.
+func (p *Peer) Write(messages []byte) error {
 	if _, err := p.conn.Write(messages); err != nil {
 		return fmt.Errorf("write %d octets of messages: %w", len(messages), err)
 	}
 	return nil
 }
 
-// close ends the session without a word, and waits for the reader.
-func (p *peer) close() {
+// Close ends the session without a word, and waits for the reader.
+func (p *Peer) Close() {
 	p.conn.Close()
 	<-p.reader
 }
