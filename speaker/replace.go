@@ -87,9 +87,13 @@ func (s *Speaker) isWorn() bool {
 }
 
 // tell hands paths to every engine. What the engine in use refuses goes to failed. s.routing is held.
+//
+// The newest engine is the first. Sessions move from older ones to newer ones, any time: what a peer has been told by the
+// old engine is then in the table that the new one is asked for. The other way round that table would lack what has just
+// been announced and still have what has just been withdrawn, and the peer would be told so, and a moment later otherwise.
 func (s *Speaker) tell(paths []*apiutil.Path, failed func(i int, err error)) {
 	serving := s.serving.Load()
-	for _, e := range s.engines {
+	for _, e := range slices.Backward(s.engines) {
 		report := failed
 		if e != serving {
 			report = e.refused

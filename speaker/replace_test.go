@@ -17,9 +17,10 @@ import (
 var comeAndGo = flag.Int("come-and-go", 3000, "routes that TestEngineReplaced announces and withdraws; its long form is 1000000")
 
 // view is what a peer makes of our UPDATEs. It keeps a strict account: no route twice with the same octets, no withdraw
-// of what it does not have.
+// of what it does not have, and none of what comes again.
 type view struct {
 	routes      map[evpn.RouteKey]evpn.Attrs
+	gone        map[evpn.RouteKey]bool // withdrawn
 	duplicates  []string
 	withdrawals int
 	lasting     map[evpn.RouteKey]bool
@@ -52,18 +53,22 @@ func (v *view) take(r *wire.Result) {
 			v.duplicates = append(v.duplicates, "withdraw of "+k.String())
 		}
 		delete(v.routes, k)
+		v.gone[k] = true
 		v.withdrawals++
 	}
 	for _, route := range r.Reach {
 		if old, known := v.routes[route.Key]; known && old == *r.Attrs {
 			v.duplicates = append(v.duplicates, "announcement of "+route.Key.String())
 		}
+		if v.gone[route.Key] {
+			v.duplicates = append(v.duplicates, "announcement once more of "+route.Key.String())
+		}
 		v.routes[route.Key] = *r.Attrs
 	}
 }
 
 func newView() *view {
-	return &view{routes: make(map[evpn.RouteKey]evpn.Attrs), lasting: make(map[evpn.RouteKey]bool)}
+	return &view{routes: make(map[evpn.RouteKey]evpn.Attrs), gone: make(map[evpn.RouteKey]bool), lasting: make(map[evpn.RouteKey]bool)}
 }
 
 // wearing is pair with an engine that wears out after limit routes.
