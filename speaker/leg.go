@@ -143,22 +143,27 @@ func (l *leg) close(routing sync.Locker, quiet func()) {
 	<-l.gone
 }
 
-// drain is settle for a leg whose session has moved. Routes come and go meanwhile, so that GoBGP's silence for a while
-// means little: it is asked for its table, and what comes before the end of that was the last.
-func (l *leg) drain() {
-	if !l.evpn.marked.Load() || l.write(refreshMessage(familyEVPN)) != nil {
-		return
+// drain has GoBGP send all it has for the leg: it is asked for its table, and what comes before the end of that was the last.
+// Its silence for a while would mean little where routes come and go, or on a busy machine.
+func (l *leg) drain(limit time.Duration) {
+	end := time.After(limit)
+	if l.evpn.marked.Load() && l.paid(end) && l.write(refreshMessage(familyEVPN)) == nil {
+		l.paid(end)
 	}
-	limit := time.After(holdTime)
-	for l.evpn.due() {
+}
+
+// paid waits until GoBGP owes no dump, and reports false when it never will.
+func (l *leg) paid(end <-chan time.Time) bool {
+	for l.due() {
 		select {
 		case <-l.gone:
-			return
-		case <-limit:
-			return
+			return false
+		case <-end:
+			return false
 		case <-time.After(time.Millisecond):
 		}
 	}
+	return true
 }
 
 // settle waits until GoBGP has dealt with what it got and has nothing to send any more: when a neighbour is deleted with

@@ -54,7 +54,7 @@ func (s *session) moveTo(ctx context.Context, e *engine) error {
 		next.close(&s.p.sp.routing, next.settle)
 		return err
 	}
-	old.close(&s.p.sp.routing, old.drain)
+	old.close(&s.p.sp.routing, func() { old.drain(holdTime) })
 	return nil
 }
 

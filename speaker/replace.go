@@ -92,6 +92,7 @@ func (s *Speaker) isWorn() bool {
 // old engine is then in the table that the new one is asked for. The other way round that table would lack what has just
 // been announced and still have what has just been withdrawn, and the peer would be told so, and a moment later otherwise.
 func (s *Speaker) tell(paths []*apiutil.Path, failed func(i int, err error)) {
+	defer func() { s.toldAt.Store(time.Now().UnixNano()) }()
 	serving := s.serving.Load()
 	for _, e := range slices.Backward(s.engines) {
 		report := failed

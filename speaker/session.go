@@ -276,8 +276,32 @@ func (s *session) finish() {
 	s.moving.Lock()
 	defer s.moving.Unlock()
 	if s.leg != nil {
-		s.leg.close(&s.p.sp.routing, s.leg.settle)
+		s.leg.close(&s.p.sp.routing, s.quieten)
 	}
+}
+
+const (
+	// lastWords bounds how long the end of a session may keep new routes from GoBGP.
+	lastWords = time.Second
+	// digested is when GoBGP has surely passed on a route, unless it owes a dump.
+	digested = 200 * time.Millisecond
+)
+
+// quieten has GoBGP say all it has for a session that is over. When everything ends nobody minds what is left behind.
+func (s *session) quieten() {
+	sp := s.p.sp
+	select {
+	case <-sp.quit:
+		s.leg.settle()
+		return
+	default:
+	}
+	busy := s.leg.due() || time.Since(time.Unix(0, sp.toldAt.Load())) < digested
+	if busy && s.leg.running && s.marked {
+		s.leg.drain(lastWords)
+		return
+	}
+	s.leg.settle()
 }
 
 // loss is what the core is to know of the end of a session. What was agreed does not hold when either side gave notice,

@@ -42,8 +42,9 @@ type Speaker struct {
 	wearLimit int           // leastWear
 	worn      chan struct{} // the engine is to be replaced
 
-	routing sync.Mutex // what the engines are told
-	engines []*engine  // one, and while it is being replaced its successor
+	routing sync.Mutex   // what the engines are told
+	toldAt  atomic.Int64 // when they were told of a route last, nanoseconds
+	engines []*engine    // one, and while it is being replaced its successor
 	routes  originator
 	table   map[evpn.RouteKey]ownRoute
 	imports map[evpn.RT]struct{} // memberships that the engines have
