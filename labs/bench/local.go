@@ -9,10 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/evpnd/evpnd/evpn"
-	"github.com/evpnd/evpnd/evpn/wire"
-	"github.com/evpnd/evpnd/labs/rawpeer"
 )
 
 // localMAC measures from a new host's first frame to the UPDATE at the peer.
@@ -72,21 +68,19 @@ func advertise(n int) measure {
 			if err != nil {
 				return err
 			}
-			all := t.announced(n)
+			h := newHearing(n)
+			t.peers[0].Listen(h.update)
 			start := time.Now()
 			for i := range n {
 				if _, err := unix.Write(fd, frame(broadcast, guestMAC(i+1), etherTypeTest, nil)); err != nil {
 					return fmt.Errorf("send frame %d: %w", i, err)
 				}
 			}
-			select {
-			case at := <-all:
-				t.addTime("time", at.Sub(start))
-			case <-time.After(limit(n)):
-				return fmt.Errorf("not all of %d hosts were announced", n)
-			case <-ctx.Done():
-				return ctx.Err()
+			at, err := h.await(ctx)
+			if err != nil {
+				return err
 			}
+			t.addTime("time", at.Sub(start))
 			if err := t.settle(ctx); err != nil {
 				return err
 			}
@@ -95,27 +89,6 @@ func advertise(n int) measure {
 			return err
 		},
 	}
-}
-
-// announced tells when the peer has heard of n hosts.
-func (t *trial) announced(n int) <-chan time.Time {
-	decoder, seen := wire.NewDecoder(rawpeer.Options), map[evpn.MAC]bool{}
-	done := make(chan time.Time, 1)
-	t.peers[0].Listen(func(at time.Time, body []byte) {
-		var r wire.Result
-		if len(seen) == n || decoder.Update(body, &r) != nil {
-			return
-		}
-		for _, route := range r.Reach {
-			if route.Key.Type == evpn.TypeMACIP && route.Key.MAC[1] == 2 {
-				seen[route.Key.MAC] = true
-			}
-		}
-		if len(seen) == n {
-			done <- at
-		}
-	})
-	return done
 }
 
 // remoteARP measures from a gratuitous ARP on one host to the neighbour entry in the kernel of another: both run the subject.

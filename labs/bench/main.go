@@ -31,6 +31,7 @@ type settings struct {
 	runs     int
 	quick    bool
 	huge     bool
+	idle     time.Duration
 	evpnd    string
 	out      string
 	docs     string
@@ -71,6 +72,7 @@ func parseFlags(args []string) (settings, error) {
 	f.IntVar(&s.runs, "runs", 5, "runs of each measure")
 	f.BoolVar(&s.quick, "quick", false, "the short form: few measures, few samples")
 	f.BoolVar(&s.huge, "huge", false, "with a million routes too: some 3 GB of memory")
+	f.DurationVar(&s.idle, "idle", 0, "how long nothing is done to see what that costs; 10m has an audit of evpnd in it; 0: some seconds")
 	f.StringVar(&s.evpnd, "evpnd", "bin/evpnd", "the program to measure")
 	f.StringVar(&s.out, "o", "", "file for the results, as lines of JSON")
 	f.StringVar(&s.docs, "docs", "", "print a results file as Markdown, and end")

@@ -243,7 +243,7 @@ func TestMeasures(t *testing.T) {
 		{localMAC(3), 2},
 		{remoteARP(3), 2},
 		{advertise(300), 2},
-		{restart(l, "killed", unix.SIGKILL), 3},
+		{restart(l, "killed", unix.SIGKILL, time.Second), 8},
 		{memory(l, time.Millisecond, 100*time.Millisecond), 4},
 	} {
 		t.Run(m.name, func(t *testing.T) {
@@ -260,6 +260,9 @@ func TestMeasures(t *testing.T) {
 				t.Errorf("%d figures, want %d", len(r.figures), m.figures)
 			}
 			for _, f := range r.figures {
+				if f.FRR == nil && (strings.HasSuffix(f.Name, "vanished hosts gone") || strings.Contains(f.Name, "End-of-RIB")) {
+					continue // FRR keeps what an earlier life has written, and ends its table for those alone who restart gracefully
+				}
 				if f.EVPND == nil || f.FRR == nil || *f.EVPND < 0 || *f.FRR < 0 {
 					t.Errorf("%s: %v", f.Name, f.Samples)
 				}

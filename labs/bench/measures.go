@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,11 +89,12 @@ func measures(s settings) []measure {
 	if !s.quick {
 		all = append(all, startVNIs(1000, false), startVNIs(1000, true))
 	}
-	all = append(all, restart(big, "killed", unix.SIGKILL), restart(big, "stopped", unix.SIGTERM))
+	all = append(all, restart(big, "killed", unix.SIGKILL, 10*time.Second), restart(big, "stopped", unix.SIGTERM, 10*time.Second))
+	later, idle := 25*time.Second, 10*time.Second
 	if s.quick {
-		return append(all, memory(big, 0, 2*time.Second))
+		later, idle = 0, 2*time.Second
 	}
-	return append(all, memory(big, 25*time.Second, 10*time.Second))
+	return append(all, memory(big, later, cmp.Or(s.idle, idle)))
 }
 
 func kindOfLoad(l load) string {
