@@ -13,6 +13,7 @@ FUZZTIME  ?= 20s
 BENCH     ?= .
 RUN       ?=
 RUNS      ?= 5
+IDLE      ?=
 RESULTS   ?= bin/bench.jsonl
 COUNT     ?= 6
 OLD       ?=
@@ -23,12 +24,14 @@ SEED      ?= 1
 SIMTIME   ?= 12h
 MOVES     ?= 1000
 KILLS     ?= 200
+MINUTES   ?= 30
+HOSTS     ?= 1000000
 DIRECT    ?=
 BIN       ?= bin
 PACKAGES  ?= bin/packages
 STAGE     ?= bin/stage
 
-.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration flow demo race lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
+.PHONY: help build test check bench bench-quick bench-docs benchmarks benchstat scale sim migration flow soak million demo race lint imports gen gen-check fuzz netns lab deps clean man deb rpm charts
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -42,8 +45,8 @@ test: deps build $(TOOLS)/testsummary $(TOOLS)/nfpm ## every test this machine c
 
 check: lint gen-check test ## what must pass before a commit
 
-bench: deps build ## evpnd beside FRR and the kernel alone, as root: RUN=regexp of measures, RUNS, HUGE=1 for a million routes
-	go run ./labs/bench -evpnd $(BIN)/evpnd -run '$(RUN)' -runs $(RUNS) $(if $(HUGE),-huge) -o $(RESULTS)
+bench: deps build ## evpnd beside FRR and the kernel alone, as root: RUN=regexp of measures, RUNS, HUGE=1 for a million routes, IDLE=10m to see an audit in the costs of memory
+	go run ./labs/bench -evpnd $(BIN)/evpnd -run '$(RUN)' -runs $(RUNS) $(if $(HUGE),-huge) $(if $(IDLE),-idle $(IDLE)) -o $(RESULTS)
 
 bench-quick: deps build ## the short form of it: some two minutes
 	go run ./labs/bench -evpnd $(BIN)/evpnd -quick -run '$(RUN)' -runs 1 -o bin/bench-quick.jsonl
@@ -70,6 +73,12 @@ migration: deps ## MOVES moves of VMs in each direction between evpnd and FRR: s
 
 flow: deps ## KILLS kills of evpnd, and reflectors dead for 60 s, under 1,000 packets/s each way: some seven minutes for 200
 	go test -run '^(TestFlow|TestReflectorsLost)$$' -v -timeout 2h ./labs -flow.kills $(KILLS) -flow.headless 60s
+
+soak: deps ## a day of a large host in MINUTES: hosts, moves, sessions, reloads, devices; what evpnd holds must not grow
+	go test -run '^TestSoak$$' -v -timeout 12h ./labs -soak.lasts $(MINUTES)m
+
+million: deps ## HOSTS distinct hosts come and go on a port, with FRR as the peer: some ten minutes for a million
+	go test -run '^TestSoak$$/^distinct hosts$$' -v -timeout 12h ./labs -soak.distinct $(HOSTS)
 
 demo: deps build ## two hosts and their VMs in network namespaces, as root; KEEP=1 leaves them up
 	KEEP=$(KEEP) bin/evpnlab demo

@@ -3,6 +3,7 @@ package labs
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -29,32 +30,47 @@ func newVMPort(t *testing.T, lab *Lab, node, ifname string) vmPort {
 	return w
 }
 
-// packetSocket opens a packet socket in a node for frames of a protocol, which is in network order. A socket stays in the
-// namespace of the thread that made it; the thread ends with its goroutine, since it is never unlocked.
+// packetSocket opens a packet socket in a node for frames of a protocol, which is in network order.
 func packetSocket(t *testing.T, lab *Lab, node, ifname string, protocol uint16) (fd int) {
 	t.Helper()
-	ns := namespaceOf(t, lab, node)
-	made := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		made <- func() (err error) {
-			if err := netns.Set(ns); err != nil {
-				return err
-			}
-			link, err := netlink.LinkByName(ifname)
-			if err != nil {
-				return err
-			}
-			if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
-				return err
-			}
-			return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Attrs().Index})
-		}()
-	}()
-	if err := <-made; err != nil {
+	err := inside(namespaceOf(t, lab, node), func() (err error) {
+		fd, err = openPacketSocket(ifname, protocol)
+		return err
+	})
+	if err != nil {
 		t.Fatalf("packet socket on %s of %s: %v", ifname, node, err)
 	}
 	return fd
+}
+
+func openPacketSocket(ifname string, protocol uint16) (int, error) {
+	link, err := netlink.LinkByName(ifname)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Attrs().Index}); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// inside runs f in a network namespace. A socket stays in the namespace of the thread that made it; the thread ends with its
+// goroutine, since it is never unlocked.
+func inside(ns netns.NsHandle, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := netns.Set(ns); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
 }
 
 func namespaceOf(t *testing.T, lab *Lab, node string) netns.NsHandle {
