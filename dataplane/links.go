@@ -263,6 +263,21 @@ func (t *topology) turnedPorts() (wanted, gone []int) {
 	return wanted, gone
 }
 
+// accessPorts returns the ports of bridges that are served, but for VXLAN devices, in order.
+func (t *topology) accessPorts() []int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	ports := map[int]bool{}
+	for _, at := range t.byVNI {
+		for port := range t.ports[at.bridge] {
+			if l := t.links[port]; l != nil && l.kind != "vxlan" {
+				ports[port] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(ports))
+}
+
 // accessPort returns the name of a port, and the attachments that frames coming in there are for.
 func (t *topology) accessPort(ifindex int) (string, []*attached) {
 	t.mu.RLock()

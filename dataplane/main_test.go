@@ -339,7 +339,9 @@ func (c *core) take(events []evpn.Event) {
 		case evpn.LocalIP:
 			c.localIP(ev)
 		case evpn.Observed:
-			c.observed[ev.VNI]++
+			if ev.VNI == 0 || ev.IPs != nil { // not the local hosts of the first report
+				c.observed[ev.VNI]++
+			}
 			c.entries[ev.VNI] = map[evpn.EntryKey]evpn.ObservedEntry{}
 			for _, e := range ev.Entries {
 				c.entries[ev.VNI][e.Key] = e

@@ -296,3 +296,35 @@ func compareKeys(a, b evpn.EntryKey) int {
 		cmp.Compare(a.VNI, b.VNI), cmp.Compare(a.Table, b.Table),
 		slices.Compare(a.MAC[:], b.MAC[:]), a.Addr.Compare(b.Addr))
 }
+
+// localHosts says what VNIs there are and which local MACs, from the bridges' rows for access ports alone. Each port is one pass
+// over its bridge's FDB with little to send, while all of a large one goes out in pieces and is passed over again for each.
+// Of entries it says nothing, and what it cannot read comes with the rest.
+func (d *Dataplane) localHosts() []evpn.Event {
+	var events []evpn.Event
+	macs := map[evpn.VNI][]evpn.LocalMAC{}
+	for _, port := range d.topo.accessPorts() {
+		name := d.topo.portName(port)
+		var found []row
+		err := d.reader.dump(unix.RTM_GETNEIGH, func(b []byte) []byte { return putNDM(b, unix.AF_BRIDGE, port, 0, 0) },
+			func() { found = found[:0] },
+			func(data []byte) {
+				if r, err := parseRow(data); err == nil && r.ifindex == port && !r.self() && isLocalMAC(r) {
+					found = append(found, r)
+				}
+			})
+		if err != nil {
+			d.log.WithError(err).WithField("port", name).Debug("hosts of a port not read ahead")
+			continue
+		}
+		for _, r := range found {
+			for _, at := range d.topo.onBridge(r.master) {
+				macs[at.VNI] = append(macs[at.VNI], localMAC(at, r, name, false))
+			}
+		}
+	}
+	for _, at := range d.topo.all() {
+		events = append(events, evpn.AttachmentUp{Attachment: at.Attachment}, evpn.Observed{VNI: at.VNI, MACs: macs[at.VNI]})
+	}
+	return events
+}

@@ -9,13 +9,13 @@ import (
 	"github.com/evpnd/evpnd/evpn"
 )
 
-// firstReport says what there is, once the kernel lets itself be read.
+// firstReport says what there is, once the kernel lets itself be read: at first what peers wait for, the local hosts, since
+// the dump of a large FDB takes seconds.
 func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
+	if send(ctx, sink, d.localHosts()) != nil {
+		return
+	}
 	for {
-		var events []evpn.Event
-		for _, at := range d.topo.all() {
-			events = append(events, evpn.AttachmentUp{Attachment: at.Attachment})
-		}
 		observed, err := d.observeAll()
 		if err == nil {
 			err = d.sweepOrphans()
@@ -24,7 +24,7 @@ func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
 			if n := d.vteps.inUse(); n > 0 {
 				d.log.WithField("reason", n).Warn("nexthop ids of our range are used by someone else, others are taken")
 			}
-			_ = send(ctx, sink, append(append(events, observed...), evpn.Synced{})) // an error is the end of ctx
+			_ = send(ctx, sink, append(observed, evpn.Synced{})) // an error is the end of ctx
 			return
 		}
 		d.log.WithError(err).Warn("kernel not read back")

@@ -56,7 +56,10 @@ func TestFirstReportIsComplete(t *testing.T) {
 	sendFrame(t, "h10", macB)
 	l.must(addVTEP(vtep2), addFDB(macC, vtep2))
 	c := newPlane(t, options()).start()
-	want := []string{"evpn.AttachmentUp", "evpn.AttachmentUp", "evpn.Observed", "evpn.Observed", "evpn.Observed", "evpn.Synced"}
+	want := []string{
+		"evpn.AttachmentUp", "evpn.Observed", "evpn.AttachmentUp", "evpn.Observed", // local MACs
+		"evpn.Observed", "evpn.Observed", "evpn.Observed", "evpn.Synced",
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.Equal(c.order, want) {
@@ -451,13 +454,43 @@ func (l *lab) failOnce(r *rtnl) *atomic.Bool {
 	return failed
 }
 
+// TestLocalHostsAreReportedFirst: a peer that forgot us is told of our hosts before the whole FDB is read, which may take seconds.
+// The rows of the overlay, ours and learned ones, are no local hosts.
+func TestLocalHostsAreReportedFirst(t *testing.T) {
+	l := newLab(t)
+	addVNI(t, 20)
+	sendFrame(t, "h10", macA)
+	sendFrame(t, "h20", macB)
+	l.must(addVTEP(vtep2), addFDB(macC, vtep2))
+	run(t, "bridge fdb add 02:00:00:00:01:09 dev vx10 master dynamic")
+	l = newPlane(t, options())
+	sink := make(chan []evpn.Event, 2)
+	l.firstReport(t.Context(), sink)
+	first := <-sink
+	if len(first) != 4 {
+		t.Fatalf("%d events first, want each VNI and its hosts: %v", len(first), first)
+	}
+	for i, want := range []evpn.LocalMAC{{VNI: 10, MAC: macA, Port: "p10"}, {VNI: 20, MAC: macB, Port: "p20"}} {
+		up, isUp := first[2*i].(evpn.AttachmentUp)
+		hosts, isObserved := first[2*i+1].(evpn.Observed)
+		if !isUp || !isObserved || up.VNI != want.VNI || hosts.VNI != want.VNI || !slices.Equal(hosts.MACs, []evpn.LocalMAC{want}) || hosts.IPs != nil {
+			t.Errorf("VNI %d: %v %v", want.VNI, first[2*i], first[2*i+1])
+		}
+	}
+	rest := <-sink
+	if _, ok := rest[len(rest)-1].(evpn.Synced); !ok {
+		t.Errorf("the first report ends with %T", rest[len(rest)-1])
+	}
+}
+
 // TestDumpThatFailsIsTriedAgain: what ails the kernel for a moment must not end the daemon.
 func TestDumpThatFailsIsTriedAgain(t *testing.T) {
 	t.Run("first report", func(t *testing.T) {
 		l := newLab(t)
 		failed := l.failOnce(l.reader)
-		sink := make(chan []evpn.Event, 1)
+		sink := make(chan []evpn.Event, 2)
 		l.firstReport(t.Context(), sink)
+		<-sink // the local hosts
 		select {
 		case events := <-sink:
 			if _, ok := events[len(events)-1].(evpn.Synced); !ok || !failed.Load() {
