@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 2 ms; two in flight keep
-// the writer busy while the next is made, and everything else waits here, where it can still change its mind.
+// Limits on what is on its way to the kernel. A batch is what one writer call takes in about 1 ms; two in flight keep
+// the writer busy while the next is made. What is new waits for those two, and larger ones write no faster. Everything else
+// waits here, where it can still change its mind.
 const (
-	maxBatchOps  = 512
+	maxBatchOps  = 160
 	maxInFlight  = 2
 	staleTime    = 180 * time.Second // that a peer which came back may take for its End-of-RIB
 	readBackWait = 5 * time.Second   // that a read-back waits for a quiet moment before it gets one

@@ -15,7 +15,7 @@ import (
 // waits behind it.
 const (
 	maxBatch       = 256
-	maxBatchRoutes = 512
+	maxBatchRoutes = 256
 )
 
 // receive reads the messages of an established session until it ends. Only what GoBGP is there for reaches it.

@@ -30,7 +30,7 @@ import (
 
 // eventQueue bounds the batches of facts that wait for the owner. When it is full, readers wait or coalesce: TCP pushes
 // back on peers, and a netlink socket that overflows is read back. It is short, since what is new waits behind all of it.
-const eventQueue = 4
+const eventQueue = 1
 
 // Kernel is what the daemon needs of the dataplane.
 type Kernel interface {

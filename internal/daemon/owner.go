@@ -125,7 +125,7 @@ func (d *Daemon) own(ctx context.Context) {
 }
 
 // burst is how many batches of facts are decided together. More would leave the writer idle while a flood is taken in.
-const burst = 8
+const burst = 2
 
 // handle takes in one batch of facts and what else is waiting, so that a burst is decided once.
 func (d *Daemon) handle(batch []evpn.Event) {
