@@ -106,6 +106,7 @@ func bench(ctx context.Context, s settings) error {
 	}
 	r := newResults(about)
 	var faults []error
+measuring:
 	for _, m := range chosen {
 		for run := range s.runs {
 			for _, kind := range kinds {
@@ -115,8 +116,9 @@ func bench(ctx context.Context, s settings) error {
 				}
 				began := time.Now()
 				err := m.once(ctx, s, kind, r)
-				if ctx.Err() != nil {
-					return ctx.Err()
+				if ctx.Err() != nil { // what was measured so far is worth keeping
+					faults = append(faults, fmt.Errorf("ended in %s: %w", m.name, ctx.Err()))
+					break measuring
 				}
 				fmt.Fprintf(os.Stderr, "%s %s %d/%d in %s\n", m.name, kind.name, run+1, s.runs, time.Since(began).Round(time.Millisecond))
 				if err == nil {
