@@ -1,6 +1,9 @@
 package evpn
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Bindings that are remembered from an earlier life are confirmed by a probe each, spread over recallOver but no slower
 // than one each recallPace.
@@ -17,13 +20,15 @@ func (c *Core) FramedBindings() []LocalIP {
 	}
 	var out []LocalIP
 	for _, v := range c.vrfsInOrder() {
-		for _, e := range v.ipsInOrder() {
+		first := len(out)
+		for _, e := range v.ips { // sorted afterwards: nearly all of very many are remote
 			if b := e.local; b != nil && b.framed {
 				if m := v.macs[b.mac]; m != nil && m.local() != nil {
 					out = append(out, LocalIP{VNI: v.vni, IP: e.ip, MAC: b.mac, Port: m.local().port, Source: WitnessFrame, Router: b.router})
 				}
 			}
 		}
+		slices.SortFunc(out[first:], func(a, b LocalIP) int { return a.IP.Compare(b.IP) })
 	}
 	return out
 }
