@@ -86,6 +86,7 @@ func TestARPFlood(t *testing.T) {
 	for elapsed := time.Duration(0); elapsed < duration; elapsed = time.Since(began) {
 		for due := min(uint64(elapsed.Seconds()*offered), sent+1000); sent < due; sent++ {
 			binary.BigEndian.PutUint32(frame[28:], 10<<24|uint32(sent))
+			copy(frame[38:42], frame[28:32]) // of its own address: asked for one of ours, the kernel takes down who asks
 			flood.send(frame)
 		}
 		if !spoken && elapsed > duration/2 {
@@ -121,7 +122,8 @@ func TestARPFlood(t *testing.T) {
 		agree(t, ctx, lab, "h2", false, v)
 	}
 	after, err := list[ctlPeer](ctx, lab, "h1", "show", "summary")
-	if err != nil || !slices.Equal(after, sessions) {
+	same := func(a, b ctlPeer) bool { return a.Address == b.Address && a.State == b.State && a.Since == b.Since }
+	if err != nil || !slices.EqualFunc(after, sessions, same) {
 		t.Errorf("sessions were %+v and are %+v, %v", sessions, after, err)
 	}
 }
