@@ -18,12 +18,6 @@ type change struct {
 	ip  netip.Addr // the zero Addr: a row of the MAC table
 }
 
-// changes is a ring of what changed last. It is nil until somebody follows: then a change costs the writing of 40 octets.
-type changes struct {
-	ring  []change
-	count uint64 // that were ever added
-}
-
 // MACKey names a row of the MAC table.
 type MACKey struct {
 	VNI VNI
@@ -51,49 +45,38 @@ func (c *Core) changed(h holder) {
 	}
 	switch h := h.(type) {
 	case *macEntry:
-		c.changes.add(change{vni: h.vrf.vni, mac: h.mac})
+		c.changes.Add(change{vni: h.vrf.vni, mac: h.mac})
 	case *ipEntry:
-		c.changes.add(change{vni: h.vrf.vni, ip: h.ip})
+		c.changes.Add(change{vni: h.vrf.vni, ip: h.ip})
 	}
 }
 
-// written takes down that the kernel has answered for the entries of a batch.
-func (l *changes) written(ops []KernelOp) {
+// rowsWritten takes down that the kernel has answered for the entries of a batch.
+func (c *Core) rowsWritten(ops []KernelOp) {
+	if c.changes == nil {
+		return
+	}
 	for i := range ops {
 		switch key := &ops[i].Key; key.Table {
 		case TableFDB:
-			l.add(change{vni: key.VNI, mac: key.MAC})
+			c.changes.Add(change{vni: key.VNI, mac: key.MAC})
 		case TableNeighbor:
-			l.add(change{vni: key.VNI, ip: key.Addr})
+			c.changes.Add(change{vni: key.VNI, ip: key.Addr})
 		}
 	}
-}
-
-func (l *changes) add(ch change) {
-	if len(l.ring) < changeRecords {
-		l.ring = append(l.ring, ch)
-	} else {
-		l.ring[l.count%changeRecords] = ch
-	}
-	l.count++
 }
 
 // Follow begins to remember which rows change, unless that has begun, and returns the number of the last change. Rows
 // read after that, and read again when ChangesAfter names them, are the tables as they are.
 func (c *Core) Follow() uint64 {
 	if c.changes == nil {
-		c.changes = &changes{}
+		c.changes = NewChangeLog[change](changeRecords)
 	}
-	return c.changes.count
+	return c.changes.Last()
 }
 
 // Changes returns the number of the last change; 0 also when nobody follows.
-func (c *Core) Changes() uint64 {
-	if c.changes == nil {
-		return 0
-	}
-	return c.changes.count
-}
+func (c *Core) Changes() uint64 { return c.changes.Last() }
 
 // Changed is which rows may have become different: in order, each once.
 type Changed struct {
@@ -106,17 +89,10 @@ type Changed struct {
 // ChangesAfter returns the rows of vni, or with 0 of all, that the next changes behind a number name, at most limit of
 // them.
 func (c *Core) ChangesAfter(number uint64, vni VNI, limit int) Changed {
-	l := c.changes
-	if l == nil {
-		return Changed{}
-	}
-	number = min(number, l.count)
-	if oldest := l.count - uint64(len(l.ring)); number < oldest {
-		return Changed{UpTo: l.count, Lost: oldest - number}
-	}
-	ch := Changed{UpTo: min(number+uint64(limit), l.count)}
-	for ; number < ch.UpTo; number++ {
-		switch e := &l.ring[number%changeRecords]; {
+	names, upTo, lost := c.changes.After(number, limit)
+	ch := Changed{UpTo: upTo, Lost: lost}
+	for i := range names {
+		switch e := &names[i]; {
 		case vni != 0 && e.vni != vni:
 		case e.ip.IsValid():
 			ch.IPs = append(ch.IPs, IPKey{e.vni, e.ip})

@@ -90,10 +90,10 @@ type Core struct {
 	refused  map[refusal]int
 
 	history history
-	changes *changes // of rows, for those who follow; nil: nobody does
+	changes *ChangeLog[change] // of rows, for those who follow; nil: nobody does
 
-	routeChanges *routeChanges // nil: nobody follows the routes
-	flying       []sentBatch   // kernel batches on their way, oldest first
+	routeChanges *ChangeLog[RouteName] // nil: nobody follows the routes
+	flying       []sentBatch           // kernel batches on their way, oldest first
 
 	routes      []RouteOp
 	crowded     map[*macVRF]struct{} // with MACs that are beyond a limit
@@ -222,9 +222,7 @@ func (c *Core) Flush(now time.Time) Output {
 	if !c.quiet(now) {
 		out.Kernel = c.nextBatch()
 	}
-	if c.routeChanges != nil {
-		c.routeChanges.announced(out.Routes)
-	}
+	c.announcedChanged(out.Routes)
 	c.routes, c.resets, c.refreshes, c.notes, c.probes = nil, nil, nil, nil, nil
 	if c.rdChanged {
 		out.RDNumbers, c.rdChanged = maps.Clone(c.rdNumbers), false

@@ -37,9 +37,7 @@ func (c *Core) applied(ev Applied, now time.Time) {
 	}
 	for len(c.flying) > 0 && c.flying[0].seq <= c.acked {
 		c.history.acknowledged(c.flying[0], failed)
-		if c.changes != nil {
-			c.changes.written(c.flying[0].ops)
-		}
+		c.rowsWritten(c.flying[0].ops)
 		c.flying = slices.Delete(c.flying, 0, 1)
 	}
 	c.sent = slices.DeleteFunc(c.sent, func(op sentOp) bool {

@@ -26,25 +26,10 @@ func (n RouteName) compare(o RouteName) int {
 	return cmp.Or(n.Key.compare(o.Key), n.Peer.Compare(o.Peer))
 }
 
-// routeChanges is a ring of the routes that changed last. It is nil until somebody follows.
-type routeChanges struct {
-	ring  []RouteName
-	count uint64 // that were ever added
-}
-
-func (l *routeChanges) add(n RouteName) {
-	if len(l.ring) < routeChangeRecords {
-		l.ring = append(l.ring, n)
-	} else {
-		l.ring[l.count%routeChangeRecords] = n
-	}
-	l.count++
-}
-
 // pathChanged takes down that the row of a received route may be different.
 func (c *Core) pathChanged(p *Path) {
 	if c.routeChanges != nil {
-		c.routeChanges.add(RouteName{Key: p.Key(), Peer: p.peer.addr})
+		c.routeChanges.Add(RouteName{Key: p.Key(), Peer: p.peer.addr})
 	}
 }
 
@@ -58,36 +43,33 @@ func (c *Core) choiceChanged(routes *pathList) {
 	}
 }
 
-// announced takes down which rows of ours are different.
-func (l *routeChanges) announced(ops []RouteOp) {
+// announcedChanged takes down which rows of ours are different.
+func (c *Core) announcedChanged(ops []RouteOp) {
+	if c.routeChanges == nil {
+		return
+	}
 	for i := range ops {
-		l.add(RouteName{Key: ops[i].Route.Key})
+		c.routeChanges.Add(RouteName{Key: ops[i].Route.Key})
 	}
 }
 
 // manyRoutesChanged takes down that there are too many to name them: whoever follows starts over.
 func (c *Core) manyRoutesChanged() {
-	if l := c.routeChanges; l != nil {
-		// The ring starts over too, where the next number is written to: number n stands at n modulo the size of a full one.
-		l.ring, l.count = l.ring[:0], (l.count/routeChangeRecords+1)*routeChangeRecords
+	if c.routeChanges != nil {
+		c.routeChanges.Forget()
 	}
 }
 
 // FollowRoutes is Follow for the route table.
 func (c *Core) FollowRoutes() uint64 {
 	if c.routeChanges == nil {
-		c.routeChanges = &routeChanges{}
+		c.routeChanges = NewChangeLog[RouteName](routeChangeRecords)
 	}
-	return c.routeChanges.count
+	return c.routeChanges.Last()
 }
 
 // RouteChanges returns the number of the last change; 0 also when nobody follows.
-func (c *Core) RouteChanges() uint64 {
-	if c.routeChanges == nil {
-		return 0
-	}
-	return c.routeChanges.count
-}
+func (c *Core) RouteChanges() uint64 { return c.routeChanges.Last() }
 
 // ChangedRoutes is which routes may have become different.
 type ChangedRoutes struct {
@@ -98,21 +80,9 @@ type ChangedRoutes struct {
 
 // RouteChangesAfter returns the names in the next changes behind a number, at most limit of them.
 func (c *Core) RouteChangesAfter(number uint64, limit int) ChangedRoutes {
-	l := c.routeChanges
-	if l == nil {
-		return ChangedRoutes{}
-	}
-	number = min(number, l.count)
-	if oldest := l.count - uint64(len(l.ring)); number < oldest {
-		return ChangedRoutes{UpTo: l.count, Lost: oldest - number}
-	}
-	ch := ChangedRoutes{UpTo: min(number+uint64(limit), l.count)}
-	for ; number < ch.UpTo; number++ {
-		ch.Routes = append(ch.Routes, l.ring[number%routeChangeRecords])
-	}
-	SortRouteNames(ch.Routes)
-	ch.Routes = slices.Compact(ch.Routes)
-	return ch
+	names, upTo, lost := c.routeChanges.After(number, limit)
+	SortRouteNames(names)
+	return ChangedRoutes{Routes: slices.Compact(names), UpTo: upTo, Lost: lost}
 }
 
 // SortRouteNames puts names into the order of the table: received routes first, then ours, each by key and peer.

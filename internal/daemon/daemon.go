@@ -175,7 +175,7 @@ func New(opts Options) *Daemon {
 		manager:     serviceManager{send: opts.Notify},
 		heart:       newHeartbeat(opts.Watchdog),
 	}
-	d.rowLog.read = (&inspect{d: d}).readRows
+	d.rowLog.read, d.rowLog.changes = (&inspect{d: d}).readRows, evpn.NewChangeLog[rowName](rowLogRecords)
 	d.sockets.Store(opts.Sockets)
 	d.keepPeers(opts.Config)
 	lost, err := rebooted(opts.Config.StateDir)

@@ -25,11 +25,10 @@ const (
 type rowLog struct {
 	read func(ctx context.Context) (peers []*evpnv1.Peer, vnis []*evpnv1.VNI, err error)
 
-	mu    sync.Mutex
-	next  time.Time // when to look again
-	rows  map[rowName]proto.Message
-	ring  []rowName
-	count uint64 // changes ever
+	mu      sync.Mutex
+	next    time.Time // when to look again
+	rows    map[rowName]proto.Message
+	changes *evpn.ChangeLog[rowName]
 }
 
 // rowName names a peer by its address, or a VNI.
@@ -68,32 +67,23 @@ func (l *rowLog) look(ctx context.Context) error {
 	}
 	for name, row := range now {
 		if was := l.rows[name]; was == nil || !proto.Equal(was, row) {
-			l.add(name)
+			l.changes.Add(name)
 		}
 	}
 	for name := range l.rows {
 		if now[name] == nil {
-			l.add(name)
+			l.changes.Add(name)
 		}
 	}
 	l.rows, l.next = now, begin.Add(max(rowLogPeriod, rowLogShare*time.Since(begin)))
 	return nil
 }
 
-func (l *rowLog) add(name rowName) {
-	if len(l.ring) < rowLogRecords {
-		l.ring = append(l.ring, name)
-	} else {
-		l.ring[l.count%rowLogRecords] = name
-	}
-	l.count++
-}
-
 // last returns the number of the last change.
 func (l *rowLog) last() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.count
+	return l.changes.Last()
 }
 
 // all returns the rows, in no order, and the number of the last change that is in them.
@@ -103,7 +93,7 @@ func (l *rowLog) all() (rows []proto.Message, upTo uint64) {
 	for _, row := range l.rows {
 		rows = append(rows, row)
 	}
-	return rows, l.count
+	return rows, l.changes.Last()
 }
 
 // changedRows are rows that have changed: those that are there, and the names of the others.
@@ -118,14 +108,10 @@ type changedRows struct {
 func (l *rowLog) after(number uint64, limit int) (ch changedRows) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	number = min(number, l.count)
-	if oldest := l.count - uint64(len(l.ring)); number < oldest {
-		return changedRows{upTo: l.count, lost: oldest - number}
-	}
-	ch.upTo = min(number+uint64(limit), l.count)
+	names, upTo, lost := l.changes.After(number, limit)
+	ch.upTo, ch.lost = upTo, lost
 	seen := make(map[rowName]bool)
-	for ; number < ch.upTo; number++ {
-		name := l.ring[number%rowLogRecords]
+	for _, name := range names {
 		if seen[name] {
 			continue
 		}

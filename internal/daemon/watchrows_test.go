@@ -91,9 +91,9 @@ func TestWatchCounted(t *testing.T) {
 
 // TestRowLogLeftBehind: who is too far behind is told how much it missed.
 func TestRowLogLeftBehind(t *testing.T) {
-	l := rowLog{rows: map[rowName]proto.Message{}}
+	l := rowLog{rows: map[rowName]proto.Message{}, changes: evpn.NewChangeLog[rowName](rowLogRecords)}
 	for n := range uint32(rowLogRecords + 10) {
-		l.add(rowName{vni: n})
+		l.changes.Add(rowName{vni: n})
 	}
 	if ch := l.after(3, 5); ch.lost != 7 || ch.upTo != rowLogRecords+10 {
 		t.Errorf("%+v", ch)
@@ -101,7 +101,7 @@ func TestRowLogLeftBehind(t *testing.T) {
 	if ch := l.after(10, 5); ch.lost != 0 || ch.upTo != 15 || len(ch.gone) != 5 || ch.gone[0].vni != 10 {
 		t.Errorf("%+v", ch)
 	}
-	if ch := l.after(l.count+9, 5); ch.lost != 0 || ch.upTo != l.count || len(ch.gone) != 0 {
+	if ch := l.after(l.last()+9, 5); ch.lost != 0 || ch.upTo != l.last() || len(ch.gone) != 0 {
 		t.Errorf("ahead of time: %+v", ch)
 	}
 }
