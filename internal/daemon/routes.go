@@ -40,20 +40,10 @@ func (s *inspect) ListRoutes(req *evpnv1.ListRoutesRequest, out evpnv1.InspectSe
 // eachRoute reads routes by their names, which it puts into order, a chunk at a time, and hands over those of a VNI.
 func (s *inspect) eachRoute(ctx context.Context, names []evpn.RouteName, vni uint32, take func([]evpn.RouteView, *timestamppb.Timestamp) error) error {
 	evpn.SortRouteNames(names)
-	for part := range slices.Chunk(names, chunk) {
-		var rows []evpn.RouteView
-		at, err := s.snapshot(ctx, func(c *evpn.Core) { rows, _ = routeRows(c, part, vni) })
-		if err != nil {
-			return err
-		}
-		if len(rows) == 0 {
-			continue
-		}
-		if err := take(rows, at); err != nil {
-			return err
-		}
-	}
-	return nil
+	return each(ctx, s, names, func(c *evpn.Core, part []evpn.RouteName) []evpn.RouteView {
+		rows, _ := routeRows(c, part, vni)
+		return rows
+	}, take)
 }
 
 // routeRows reads routes by their names: those of a VNI, and the names of the others and of those that are gone.

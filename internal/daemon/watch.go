@@ -191,7 +191,7 @@ func (s *inspect) eachMAC(ctx context.Context, vnis []evpn.VNI, want filter, can
 			keys = slices.DeleteFunc(keys, func(k evpn.MACKey) bool { return k.MAC != want.mac })
 		}
 		evpn.SortMACKeys(keys)
-		if err := each(ctx, s, keys, func(c *evpn.Core, k evpn.MACKey) (evpn.MACView, bool) { return c.MACRow(k, candidates) }, take); err != nil {
+		if err := each(ctx, s, keys, oneByOne(func(c *evpn.Core, k evpn.MACKey) (evpn.MACView, bool) { return c.MACRow(k, candidates) }), take); err != nil {
 			return err
 		}
 	}
@@ -209,7 +209,7 @@ func (s *inspect) eachNeighbor(ctx context.Context, vnis []evpn.VNI, want filter
 			keys = slices.DeleteFunc(keys, func(k evpn.IPKey) bool { return k.IP != want.ip })
 		}
 		evpn.SortIPKeys(keys)
-		if err := each(ctx, s, keys, func(c *evpn.Core, k evpn.IPKey) (evpn.NeighborView, bool) { return c.NeighborRow(k, candidates) }, take); err != nil {
+		if err := each(ctx, s, keys, oneByOne(func(c *evpn.Core, k evpn.IPKey) (evpn.NeighborView, bool) { return c.NeighborRow(k, candidates) }), take); err != nil {
 			return err
 		}
 	}
@@ -217,27 +217,34 @@ func (s *inspect) eachNeighbor(ctx context.Context, vnis []evpn.VNI, want filter
 }
 
 // each reads rows by their names, a chunk at a time.
-func each[K, V any](ctx context.Context, s *inspect, keys []K, row func(*evpn.Core, K) (V, bool), take func([]V, *timestamppb.Timestamp) error) error {
+func each[K, V any](ctx context.Context, s *inspect, keys []K, rows func(*evpn.Core, []K) []V, take func([]V, *timestamppb.Timestamp) error) error {
 	for part := range slices.Chunk(keys, chunk) {
-		rows := make([]V, 0, len(part))
-		at, err := s.snapshot(ctx, func(c *evpn.Core) {
-			for _, k := range part {
-				if v, ok := row(c, k); ok {
-					rows = append(rows, v)
-				}
-			}
-		})
+		var found []V
+		at, err := s.snapshot(ctx, func(c *evpn.Core) { found = rows(c, part) })
 		if err != nil {
 			return err
 		}
-		if len(rows) == 0 {
+		if len(found) == 0 {
 			continue
 		}
-		if err := take(rows, at); err != nil {
+		if err := take(found, at); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// oneByOne is how rows are read that have a name each.
+func oneByOne[K, V any](row func(*evpn.Core, K) (V, bool)) func(*evpn.Core, []K) []V {
+	return func(c *evpn.Core, keys []K) []V {
+		rows := make([]V, 0, len(keys))
+		for _, k := range keys {
+			if v, ok := row(c, k); ok {
+				rows = append(rows, v)
+			}
+		}
+		return rows
+	}
 }
 
 func protoAll[V, P any](views []V, proto func(V) P) []P {
