@@ -45,7 +45,7 @@ type Dataplane struct {
 	provisioner *provisioner
 	namespace   *namespaceClaim // nil: there is none
 	patience    time.Duration   // with a predecessor that has the claim
-	claimWake   chan struct{}   // holds a token when there may be something to serve
+	claimWake   waker           // holds a token when there may be something to serve
 
 	links   *vishvananda.Handle
 	manager managerSocket
@@ -67,7 +67,7 @@ type managerSocket struct {
 // Close must be called when it is no longer used.
 func New(opt Options, log logrus.FieldLogger) (*Dataplane, error) {
 	d := &Dataplane{
-		log: log, interval: opt.ResyncInterval, floods: newFloods(), patience: lastBreath, claimWake: make(chan struct{}, 1),
+		log: log, interval: opt.ResyncInterval, floods: newFloods(), patience: lastBreath, claimWake: newWaker(),
 		expected: newRowSet(), standIns: newRowSet(), replaced: newRowSet(), echoes: newEchoes(),
 		pending: newPending(), provisioner: newProvisioner(),
 	}

@@ -185,10 +185,7 @@ func (d *Dataplane) keepClaiming(ctx context.Context) {
 
 // claimSoon never waits.
 func (d *Dataplane) claimSoon() {
-	select {
-	case d.claimWake <- struct{}{}:
-	default: // a token is there already
-	}
+	d.claimWake.signal()
 }
 
 // claim notes that the network namespace is ours, or why it is not. It returns whether that is news, and keeps VNIs from

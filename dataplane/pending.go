@@ -31,7 +31,7 @@ type (
 // pending holds what was seen and not yet reported, the latest word on each thing only: events are levels. So reading
 // the socket never waits for the core, and a host that moves a thousand times meanwhile costs one event.
 type pending struct {
-	wake chan struct{} // holds a token when there is something to take
+	wake waker // holds a token when there is something to take
 
 	mu       sync.Mutex
 	vnis     map[evpn.VNI]*attached // attachments to report; nil: gone
@@ -59,7 +59,7 @@ type work struct {
 }
 
 func newPending() *pending {
-	p := &pending{wake: make(chan struct{}, 1)}
+	p := &pending{wake: newWaker()}
 	p.clear()
 	return p
 }
@@ -74,10 +74,7 @@ func (p *pending) clear() {
 }
 
 func (p *pending) signal() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // a token is there already
-	}
+	p.wake.signal()
 }
 
 // host notes an event of a local host, in place of an earlier one with the same key.

@@ -35,22 +35,19 @@ const (
 
 // provisioner makes the devices of VNIs with create: true, and remembers what could not be made.
 type provisioner struct {
-	wake chan struct{} // holds a token when links or options have changed
+	wake waker // holds a token when links or options have changed
 
 	mu     sync.Mutex
 	faults map[evpn.VNI]evpn.Fault
 }
 
 func newProvisioner() *provisioner {
-	return &provisioner{wake: make(chan struct{}, 1), faults: map[evpn.VNI]evpn.Fault{}}
+	return &provisioner{wake: newWaker(), faults: map[evpn.VNI]evpn.Fault{}}
 }
 
 // changed never waits.
 func (p *provisioner) changed() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // a token is there already
-	}
+	p.wake.signal()
 }
 
 // failed returns what could not be made, and why.

@@ -52,10 +52,10 @@ type snooper struct {
 	topo    *topology
 	pending *pending
 	log     logrus.FieldLogger
-	wake    chan struct{} // holds a token when the ports may have changed
-	spare   chan *ring    // one that is made and not bound, for the next port
-	own     ownAddresses  // read by ways, which hears when they change
-	packets packetCounts  // of all ports since the start
+	wake    waker        // holds a token when the ports may have changed
+	spare   chan *ring   // one that is made and not bound, for the next port
+	own     ownAddresses // read by ways, which hears when they change
+	packets packetCounts // of all ports since the start
 
 	mu     sync.Mutex
 	ports  map[int]*snooped // by ifindex
@@ -73,15 +73,12 @@ type snooped struct {
 }
 
 func newSnooper(topo *topology, p *pending, log logrus.FieldLogger) *snooper {
-	return &snooper{topo: topo, pending: p, log: log, wake: make(chan struct{}, 1), spare: make(chan *ring), ports: map[int]*snooped{}, failed: map[int]bool{}}
+	return &snooper{topo: topo, pending: p, log: log, wake: newWaker(), spare: make(chan *ring), ports: map[int]*snooped{}, failed: map[int]bool{}}
 }
 
 // changed says that the ports may have changed. It never waits.
 func (s *snooper) changed() {
-	select {
-	case s.wake <- struct{}{}:
-	default: // a token is there already
-	}
+	s.wake.signal()
 }
 
 // run keeps one ring on each access port until ctx ends.

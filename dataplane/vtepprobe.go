@@ -29,8 +29,8 @@ const (
 type prober struct {
 	topo    *topology
 	log     logrus.FieldLogger
-	changed func()        // what why says has changed
-	wake    chan struct{} // holds a token when there may be something to do
+	changed func() // what why says has changed
+	wake    waker  // holds a token when there may be something to do
 
 	sent, answers, misses atomic.Uint64
 
@@ -59,7 +59,7 @@ type probed struct {
 
 func newProber(t *topology, changed func(), log logrus.FieldLogger) *prober {
 	return &prober{
-		topo: t, log: log, changed: changed, wake: make(chan struct{}, 1), each: map[netip.Addr]*probed{}, endRound: func() {},
+		topo: t, log: log, changed: changed, wake: newWaker(), each: map[netip.Addr]*probed{}, endRound: func() {},
 	}
 }
 
@@ -88,10 +88,7 @@ func (p *prober) reconfigured() {
 }
 
 func (p *prober) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // a token is there already
-	}
+	p.wake.signal()
 }
 
 // why says why a VTEP counts as unreachable; "" when it does not.

@@ -42,7 +42,7 @@ type ways struct {
 	pending *pending
 	log     logrus.FieldLogger
 	conn    *netlink.Conn           // notifications
-	wake    chan struct{}           // holds a token when it is time to look
+	wake    waker                   // holds a token when it is time to look
 	silent  func(netip.Addr) string // why a VTEP with a route cannot be reached all the same; "" when it can
 	own     *ownAddresses
 
@@ -58,7 +58,7 @@ type ways struct {
 type wayKey struct{ vtep netip.Addr }
 
 func newWays(t *topology, p *pending, own *ownAddresses, log logrus.FieldLogger) *ways {
-	return &ways{topo: t, pending: p, own: own, log: log, wake: make(chan struct{}, 1), told: map[netip.Addr]string{}}
+	return &ways{topo: t, pending: p, own: own, log: log, wake: newWaker(), told: map[netip.Addr]string{}}
 }
 
 func (w *ways) open() (err error) {
@@ -111,10 +111,7 @@ func (w *ways) again() {
 }
 
 func (w *ways) changed() {
-	select {
-	case w.wake <- struct{}{}:
-	default: // a token is there already
-	}
+	w.wake.signal()
 }
 
 // listen turns notifications into wakes until ctx ends.
