@@ -15,7 +15,7 @@
 //   - write.go, fdb.go, flood.go, neighbor.go, nexthop.go: one file per table; how an op becomes messages.
 //   - ways.go, park.go: whether the underlay leads to a VTEP; how frames to one that it does not lead to are dropped.
 //   - ownaddresses.go: what no host may claim; read whenever ways.go looks.
-//   - echo.go: rows with our mark that others wrote.
+//   - rowfilter.go, echo.go: which notifications are the echo of our own writes; rows with our mark that others wrote.
 //   - sweep.go: nothing of ours stays where an attachment was.
 //   - leftover.go: what other daemons left, for an operator who wants it gone.
 //   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
@@ -48,5 +48,14 @@
 // The bridge honours NLM_F_EXCL only for rows without NTF_EXT_LEARNED. With the flag it takes over whatever is there,
 // also an orchestrator's static row on a local port (seen on Linux 6.18). So a new remote MAC is written in two batches:
 // a plain EXCL row in the bridge, which fails where anything stands, and then the marked row in both halves, EXCL again
-// for the VXLAN device. Everything else (replace, delete, whatever was refused) looks before it writes.
+// for the VXLAN device.
+//
+// # When an entry is looked at first
+//
+// A replacement, a delete and whatever was refused look at what stands there and then write. A look costs more than the write, so
+// that an entry goes unlooked at where the core says that it stands and that nothing happened to it (KernelOp.Intact), and nothing
+// else can be known: the writer takes in what has been notified up to that moment, and the core has been told all of it
+// (KernelBatch.AsOf, pending.concerns). Then a delete is one message for both halves, of which the kernel leaves the bridge's alone
+// when it has moved to another port, and a move to another VTEP is one message for the VXLAN device's half. What is refused is
+// looked at after all. Between the last notification and the write is as much time as there was between look and write.
 package dataplane

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -12,14 +11,13 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/evpnd/evpnd/evpn"
 )
 
 // FDB rows with NTF_EXT_LEARNED come back as notifications, most of them our own writes, and the kernel does not say who
-// wrote a row. They go to a socket of their own, with little room, that is looked at now and then: while thousands of rows
+// wrote a row. Those that do not show it (rowfilter.go) go to a socket of their own, with little room, that is looked at now and then: while thousands of rows
 // a second are written, what does not fit is dropped for next to nothing, and nothing else is lost with it.
 const (
 	echoBuffer = 1 << 20                // octets: room for 2500 rows
@@ -101,51 +99,16 @@ func (e *echoes) watch(yes bool) {
 	e.watched = yes
 }
 
-// dialEchoes opens the socket for FDB rows with NTF_EXT_LEARNED.
+// dialEchoes opens the socket for marked rows.
 func dialEchoes() (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open socket for marked rows: %w", err)
 	}
-	filter, err := bpf.Assemble(markedRows(keep, drop))
-	err = errors.Join(err, c.SetReadBuffer(echoBuffer), c.SetBPF(filter), c.JoinGroup(unix.RTNLGRP_NEIGH))
-	if err != nil {
+	if err := errors.Join(c.SetReadBuffer(echoBuffer), c.JoinGroup(unix.RTNLGRP_NEIGH)); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up socket for marked rows: %w", err), c.Close())
 	}
 	return c, nil
-}
-
-// What a filter of a socket does with a message.
-var (
-	keep = bpf.RetConstant{Val: 1 << 31}
-	drop = bpf.RetConstant{Val: 0}
-)
-
-// markedRows is a filter: yes for new FDB rows with NTF_EXT_LEARNED, but for static ones of a bridge, and no for
-// everything else. A static row that is written by hand over an entry of ours keeps the flag, and is a host's.
-func markedRows(yes, no bpf.RetConstant) []bpf.Instruction {
-	const (
-		headerType = 4       // offset of nlmsg_type
-		rowFamily  = 16      // offset of ndm_family
-		rowState   = 16 + 8  // offset of ndm_state
-		rowFlags   = 16 + 10 // offset of ndm_flags
-	)
-	wire := func(v uint16) uint32 { // BPF loads in network order what netlink writes in the machine's
-		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
-	}
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: headerType, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: wire(unix.RTM_NEWNEIGH), SkipTrue: 8},
-		bpf.LoadAbsolute{Off: rowFamily, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_BRIDGE, SkipTrue: 6},
-		bpf.LoadAbsolute{Off: rowFlags, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 4},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.NTF_SELF, SkipTrue: 2},
-		bpf.LoadAbsolute{Off: rowState, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: wire(unix.NUD_NOARP), SkipTrue: 1},
-		yes,
-		no,
-	}
 }
 
 // watchEchoes is the goroutine that looks for marked rows that we did not write, until ctx ends.

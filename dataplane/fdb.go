@@ -23,9 +23,17 @@ const (
 // writeFDB carries out the steps of TableFDB.
 func (w *writer) writeFDB() {
 	w.locate()
+	trusts := w.trusts()
 	for i := range w.steps {
-		w.startFDB(&w.steps[i])
+		w.startFDB(&w.steps[i], trusts)
 	}
+	w.send(trust, w.buildTrusted, nil, func(s *step, err error) {
+		s.phase = done
+		if err != nil { // what stood there went without a word
+			w.notDeleted(s)
+			s.phase = look
+		}
+	})
 	w.send(claim, w.buildClaim, nil, func(s *step, err error) {
 		switch {
 		case err == nil:
@@ -80,12 +88,17 @@ func (w *writer) changeFDB() {
 // notDeleted takes back that deletes of a MAC's rows are to be notified.
 func (w *writer) notDeleted(s *step) {
 	w.expected.take(rowKey{ifindex: s.at.device, mac: s.op.Key.MAC})
-	w.expected.take(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
+	w.expected.take(s.deviceKey())
 }
 
-func (w *writer) startFDB(s *step) {
+func (w *writer) startFDB(s *step, trusts bool) {
+	if s.at == nil {
+		return
+	}
+	trusts = trusts && s.op.Intact && !w.standIns.has(s.deviceKey())
 	switch {
-	case s.at == nil:
+	case s.op.Del && trusts:
+		s.phase = trust
 		return
 	case s.op.Del:
 		s.phase = look
@@ -101,12 +114,35 @@ func (w *writer) startFDB(s *step) {
 		return
 	}
 	s.group, s.phase = group, claim
-	if s.op.Replace {
-		s.phase = look
-	}
 	if w.vteps.dst {
 		s.group = 0
 	}
+	switch {
+	case trusts && s.group != 0:
+		s.phase = trust
+	case s.op.Replace:
+		s.phase = look
+	}
+}
+
+// buildTrusted adds the message for an entry of ours that stands there. A MAC that moves to another VTEP stays where it is in
+// the bridge; its row in the VXLAN device is replaced and not made, should it not be there.
+func (w *writer) buildTrusted(s *step) {
+	if s.op.Del {
+		w.buildDelete(s, true, true)
+		return
+	}
+	w.echoes.put(s.farEcho())
+	w.batch.add(unix.RTM_NEWNEIGH, netlink.Replace, func(b []byte) []byte {
+		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, unix.NTF_SELF|ourMark)
+		b = putMAC(b, s.op.Key.MAC)
+		return putAttr32(b, ndaNHID, s.group)
+	})
+}
+
+// deviceKey names the row of the VXLAN device.
+func (s *step) deviceKey() rowKey {
+	return rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC}
 }
 
 // nearState is the state and flags of the bridge's row. Local frames move a plain row to their port, which is how a host
@@ -135,11 +171,7 @@ func (w *writer) putNear(s *step, flags netlink.HeaderFlags) {
 // the bridge's row as it is, and ignores NLM_F_EXCL there.
 func (w *writer) putBind(s *step, flags netlink.HeaderFlags) {
 	near := echo{ifindex: s.at.device, sticky: s.op.Entry.Sticky, mac: s.op.Key.MAC}
-	far := echo{ifindex: s.at.device, self: true, mac: s.op.Key.MAC, nhid: s.group}
-	if s.group == 0 {
-		far.dst = s.op.Entry.VTEP
-	}
-	w.echoes.put(near, far)
+	w.echoes.put(near, s.farEcho())
 	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, bothHalves|ourMark)
 		b = putMAC(b, s.op.Key.MAC)
@@ -148,6 +180,15 @@ func (w *writer) putBind(s *step, flags netlink.HeaderFlags) {
 		}
 		return putAddr(b, unix.NDA_DST, s.op.Entry.VTEP)
 	})
+}
+
+// farEcho is what is notified of the VXLAN device's row.
+func (s *step) farEcho() echo {
+	e := echo{ifindex: s.at.device, self: true, mac: s.op.Key.MAC, nhid: s.group}
+	if s.group == 0 {
+		e.dst = s.op.Entry.VTEP
+	}
+	return e
 }
 
 func (w *writer) buildLook(s *step) {
@@ -230,7 +271,7 @@ func owners(at *attached, v *vteps, h halves) (near, far owner) {
 // cameOfOurs reports whether the row of the VXLAN device is what someone made of ours, given that ours stood there: it
 // carries our mark, or was written over ours. What someone wrote by hand after removing ours is theirs.
 func (w *writer) cameOfOurs(s *step) bool {
-	return s.far.ext() || w.replaced.take(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
+	return s.far.ext() || w.replaced.take(s.deviceKey())
 }
 
 // decideFDB judges what the looks found.
@@ -240,8 +281,9 @@ func (w *writer) decideFDB() {
 		if s.phase != look {
 			continue
 		}
+		stoodIn := w.standIns.take(s.deviceKey())
 		near, far := owners(s.at, w.vteps, halves{s.near, s.far})
-		if far == foreign && s.op.Stood && w.cameOfOurs(s) {
+		if far == foreign && s.op.Stood && !stoodIn && w.cameOfOurs(s) {
 			near, far = nearOwner(s.at, s.near), ours
 		}
 		s.nearBy, s.farBy = near, far
@@ -257,6 +299,7 @@ func (w *writer) decideFDB() {
 			s.phase = undo
 		case s.near.ifindex == s.at.device && w.vtepBehind(s.far) == s.op.Entry.VTEP:
 			s.phase = done // theirs says the same
+			w.standIns.put(s.deviceKey())
 		default:
 			w.obstructed(s)
 		}
@@ -324,7 +367,7 @@ func (w *writer) buildDelete(s *step, near, far bool) {
 	}
 	if far {
 		halves |= unix.NTF_SELF
-		w.expected.put(rowKey{ifindex: s.at.device, self: true, mac: s.op.Key.MAC})
+		w.expected.put(s.deviceKey())
 	}
 	w.batch.add(unix.RTM_DELNEIGH, 0, func(b []byte) []byte {
 		b = putNDM(b, unix.AF_BRIDGE, s.at.device, 0, halves)

@@ -286,6 +286,7 @@ type core struct {
 	ways     map[netip.Addr]evpn.VTEPReachable
 	tampered map[evpn.EntryKey]bool
 	gone     map[netip.Addr]bool // nexthops
+	reported uint64
 	synced   bool
 	order    []string // kinds of the events of the first report
 }
@@ -370,6 +371,8 @@ func (c *core) take(events []evpn.Event) {
 			for _, vtep := range ev.VTEPs {
 				c.gone[vtep] = true
 			}
+		case evpn.Reported:
+			c.reported = ev.Number
 		case evpn.Synced:
 			c.synced = true
 		}

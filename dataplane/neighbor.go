@@ -13,8 +13,9 @@ import (
 // writeNeighbors carries out the steps of TableNeighbor.
 func (w *writer) writeNeighbors() {
 	w.locate()
+	trusts := w.trusts()
 	for i := range w.steps {
-		w.startNeighbor(&w.steps[i])
+		w.startNeighbor(&w.steps[i], trusts)
 	}
 	w.send(claim, func(s *step) { w.putNeighbor(s, netlink.Create|netlink.Excl) }, nil, func(s *step, err error) {
 		switch {
@@ -52,13 +53,15 @@ func (w *writer) writeNeighbors() {
 	w.topo.answers.wrote(w.steps)
 }
 
-func (w *writer) startNeighbor(s *step) {
+func (w *writer) startNeighbor(s *step, trusts bool) {
 	switch {
 	case s.at == nil:
 		return
 	case !s.op.Key.Addr.IsValid():
 		s.fail(errors.New("not the address of a host"))
 		return
+	case trusts && s.op.Intact && !w.standIns.has(s.neighborKey()):
+		s.phase = change
 	case s.op.Del || s.op.Replace:
 		s.phase = look
 	default:
@@ -115,7 +118,7 @@ func (w *writer) decideNeighbors() {
 		}
 		o := neighborOwner(s.near)
 		same := s.near.mac == s.op.Entry.MAC
-		w.standIns.take(s.neighborKey())
+		stoodIn := w.standIns.take(s.neighborKey())
 		switch {
 		case s.op.Del && o != ours:
 			s.phase = done
@@ -123,7 +126,7 @@ func (w *writer) decideNeighbors() {
 			s.phase = change
 		case o == learned && (s.op.Replace || s.op.Stood || same): // a cache of the kernel's, nobody's word
 			s.phase = yield
-		case o == foreign && s.op.Stood && (s.near.ext() || s.near.proto == protocolBGP): // what someone made of ours
+		case o == foreign && s.op.Stood && !stoodIn && (s.near.ext() || s.near.proto == protocolBGP): // what someone made of ours
 			w.expected.put(s.neighborKey())
 			s.phase = yield
 		case o == foreign && same:

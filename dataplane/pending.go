@@ -43,6 +43,7 @@ type pending struct {
 	left     []*attached // attachments as they were, whose rows are to be swept up
 	overrun  bool        // messages were lost: everything is to be read anew
 	doubt    bool        // rows of ours may have been altered unseen
+	concerns uint64      // how often something was noted that entries of ours may be affected by
 }
 
 // work is what pending held.
@@ -56,6 +57,7 @@ type work struct {
 	left     []*attached
 	overrun  bool
 	doubt    bool
+	concerns uint64 // ever, up to now
 }
 
 func newPending() *pending {
@@ -88,6 +90,7 @@ func (p *pending) host(key any, ev evpn.Event) {
 	}
 	if len(p.hosts) >= pendingLimit {
 		p.index, p.hosts, p.overrun = map[any]int{}, nil, true
+		p.concerns++
 		return
 	}
 	p.index[key] = len(p.hosts)
@@ -100,6 +103,7 @@ func (p *pending) attachment(vni evpn.VNI, at *attached) {
 	defer p.mu.Unlock()
 	defer p.signal()
 	p.vnis[vni] = at
+	p.concerns++
 }
 
 // leave notes attachments that went, or went to another bridge or device.
@@ -108,6 +112,7 @@ func (p *pending) leave(ats ...*attached) {
 	defer p.mu.Unlock()
 	defer p.signal()
 	p.left = append(p.left, ats...)
+	p.concerns++
 }
 
 // tamper notes that someone else changed or removed an entry of ours.
@@ -115,6 +120,7 @@ func (p *pending) tamper(k evpn.EntryKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.signal()
+	p.concerns++
 	if _, ok := p.rereads[k.VNI]; ok {
 		return
 	}
@@ -136,6 +142,7 @@ func (p *pending) loseNexthop(vtep netip.Addr) {
 	defer p.mu.Unlock()
 	defer p.signal()
 	p.nexthops[vtep] = struct{}{}
+	p.concerns++
 }
 
 // reread asks for a fresh look at a VNI.
@@ -146,6 +153,7 @@ func (p *pending) reread(vnis ...evpn.VNI) {
 	for _, v := range vnis {
 		p.rereads[v] = struct{}{}
 	}
+	p.concerns++
 }
 
 // lost says that notifications were lost.
@@ -154,6 +162,7 @@ func (p *pending) lost() {
 	defer p.mu.Unlock()
 	defer p.signal()
 	p.overrun = true
+	p.concerns++
 }
 
 // doubted says that rows of ours may have been altered unseen.
@@ -168,7 +177,7 @@ func (p *pending) doubted() {
 func (p *pending) take() work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, overrun: p.overrun, doubt: p.doubt}
+	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, overrun: p.overrun, doubt: p.doubt, concerns: p.concerns}
 	for _, vni := range slices.Sorted(maps.Keys(p.vnis)) {
 		if at := p.vnis[vni]; at != nil {
 			w.up = append(w.up, at)
@@ -184,6 +193,13 @@ func (p *pending) take() work {
 	w.nexthops = slices.SortedFunc(maps.Keys(p.nexthops), netip.Addr.Compare)
 	p.clear()
 	return w
+}
+
+// noted returns how often something was noted that entries of ours may be affected by.
+func (p *pending) noted() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.concerns
 }
 
 func (p *pending) isLost() bool {

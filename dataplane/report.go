@@ -16,6 +16,7 @@ func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
 		return
 	}
 	for {
+		reported := evpn.Reported{Number: d.pending.noted()}
 		observed, err := d.observeAll()
 		if err == nil {
 			err = d.sweepOrphans()
@@ -24,7 +25,7 @@ func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
 			if n := d.vteps.inUse(); n > 0 {
 				d.log.WithField("reason", n).Warn("nexthop ids of our range are used by someone else, others are taken")
 			}
-			_ = send(ctx, sink, append(observed, evpn.Synced{})) // an error is the end of ctx
+			_ = send(ctx, sink, append(observed, reported, evpn.Synced{})) // an error is the end of ctx
 			return
 		}
 		d.log.WithError(err).Warn("kernel not read back")
@@ -101,7 +102,11 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 		w.rereads = slices.DeleteFunc(w.rereads, func(v evpn.VNI) bool { return v != 0 && d.topo.vni(v) == nil })
 		observed, err = d.observe(d.reader, w.rereads)
 	}
-	return append(events, observed...), errors.Join(swept, err)
+	events = append(events, observed...)
+	if len(events) > len(w.hosts) {
+		events = append(events, evpn.Reported{Number: w.concerns})
+	}
+	return events, errors.Join(swept, err)
 }
 
 // observeAll reads the table of VTEPs and every VNI back.

@@ -2,25 +2,28 @@ package dataplane
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/evpnd/evpnd/evpn"
 )
 
+// catchUpLimit is how many notifications the writer takes in itself, several times what a batch of its own causes.
+const catchUpLimit = 8 * maxBatch
+
 // watcher reads notifications and turns them into pending events. It never waits for anybody but the kernel.
 type watcher struct {
 	conn     *netlink.Conn
-	echoConn *netlink.Conn // for marked FDB rows
-	rtnl     *rtnl         // to read the links anew after an overrun
+	raw      syscall.RawConn // conn's
+	echoConn *netlink.Conn   // for marked FDB rows that may be ours
+	rtnl     *rtnl           // to read the links anew after an overrun
 	topo     *topology
 	vteps    *vteps
 	floods   *floods
@@ -32,20 +35,22 @@ type watcher struct {
 	pending  *pending
 	counts   *counters
 	log      logrus.FieldLogger
+
+	reading sync.Mutex // from taking a notification off the socket until it is handled
+	buf     []byte     // for one datagram
+	behind  bool       // notifications were lost, and are not made up for yet
 }
 
 // watchedGroups are the multicast groups of rtnetlink that we read. That of IPv6 tells of IPv6 being switched on or off.
 var watchedGroups = []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_NEXTHOP, unix.RTNLGRP_IPV6_IFINFO}
 
 // dialWatch opens the socket of the watcher and subscribes; from now on nothing is missed without ENOBUFS.
-// writer is the port id of the writing socket.
-func dialWatch(receiveBuffer int, writer uint32) (*netlink.Conn, error) {
+func dialWatch(receiveBuffer int) (*netlink.Conn, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open notification socket: %w", err)
 	}
-	filter, err := echoFilter(writer)
-	err = errors.Join(err, c.SetReadBuffer(receiveBuffer), c.SetBPF(filter))
+	err = c.SetReadBuffer(receiveBuffer)
 	for _, g := range watchedGroups {
 		err = errors.Join(err, c.JoinGroup(g))
 	}
@@ -55,52 +60,40 @@ func dialWatch(receiveBuffer int, writer uint32) (*netlink.Conn, error) {
 	return c, nil
 }
 
-// echoFilter keeps from the socket what watchEchoes reads, and neighbours with NTF_EXT_LEARNED that the writer with the
-// given port id wrote: of neighbours, unlike FDB rows, the kernel does say who.
-func echoFilter(writer uint32) ([]bpf.RawInstruction, error) {
-	const (
-		headerType = 4       // offset of nlmsg_type
-		headerPort = 12      // offset of nlmsg_pid
-		rowFlags   = 16 + 10 // offset of ndm_flags
-	)
-	port := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, writer))
-	newRow := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_NEWNEIGH)))
-	neighbors := []bpf.Instruction{
-		bpf.LoadAbsolute{Off: headerType, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: newRow, SkipTrue: 5},
-		bpf.LoadAbsolute{Off: headerPort, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: port, SkipTrue: 3},
-		bpf.LoadAbsolute{Off: rowFlags, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: unix.NTF_EXT_LEARNED, SkipTrue: 1},
-		drop,
-		keep,
+// listen has the sockets pass what is of interest. writer is the port id of the writing socket.
+func (w *watcher) listen(writer uint32, nexthops bool) error {
+	main, err1 := noticed(writer, nexthops)
+	marked, err2 := doubtful(nexthops)
+	err := errors.Join(err1, err2, w.conn.SetBPF(main), w.echoConn.SetBPF(marked))
+	if w.raw == nil && err == nil {
+		w.raw, err = w.conn.SyscallConn()
 	}
-	marked := markedRows(drop, keep)
-	// What is no marked row goes on to the part about neighbours, which begins where the filter would keep it.
-	return bpf.Assemble(append(marked[:len(marked)-1], neighbors...))
+	if err != nil {
+		return fmt.Errorf("set up notification sockets: %w", err)
+	}
+	return nil
 }
 
 // run reads until ctx ends.
 func (w *watcher) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(time.Now()) })
 	defer stop()
-	raw, err := w.conn.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("receive notifications: %w", err)
-	}
-	buf := make([]byte, datagram)
 	for {
-		err := receive(raw, buf, func(b []byte) bool {
-			for m := range messages(b) {
-				w.handle(m)
+		var result error
+		err := w.raw.Read(func(fd uintptr) bool {
+			for result = w.next(fd); result == nil && ctx.Err() == nil; result = w.next(fd) {
 			}
-			return ctx.Err() != nil
-		}, w.topo.unsettled)
-		switch {
+			if errors.Is(result, unix.EAGAIN) {
+				result = nil
+				return w.topo.unsettled() // false: wait
+			}
+			return true
+		})
+		switch err = errors.Join(err, result); {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			if err := w.recover(ctx, raw, buf); err != nil {
+			if err := w.recover(ctx); err != nil {
 				return err
 			}
 		case err != nil:
@@ -110,11 +103,44 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
+// next takes in what one datagram says: EAGAIN when there is none, ENOBUFS until what was lost is made up for.
+func (w *watcher) next(fd uintptr) error {
+	w.reading.Lock()
+	defer w.reading.Unlock()
+	if w.behind {
+		return unix.ENOBUFS
+	}
+	n, err := unix.Read(int(fd), w.buf)
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return nil
+	case err != nil:
+		w.behind = errors.Is(err, unix.ENOBUFS)
+		return err
+	}
+	for m := range messages(w.buf[:n]) {
+		w.handle(m)
+	}
+	return nil
+}
+
+// catchUp takes in what is notified by now, and reports whether that is all there was, up to some limit. Beside run it may be
+// called by the writer.
+func (w *watcher) catchUp() bool {
+	var last error
+	err := w.raw.Control(func(fd uintptr) {
+		for n := 0; n < catchUpLimit && last == nil; n++ {
+			last = w.next(fd)
+		}
+	})
+	return err == nil && errors.Is(last, unix.EAGAIN) && !w.topo.unsettled()
+}
+
 // recover deals with lost notifications: it empties the queue, reads the links, and asks for everything else to be read.
-func (w *watcher) recover(ctx context.Context, raw syscall.RawConn, buf []byte) error {
+func (w *watcher) recover(ctx context.Context) error {
 	w.counts.overruns.Add(1)
 	w.log.Warn("netlink notifications lost, reading everything again")
-	if err := drain(ctx, raw, buf); err != nil {
+	if err := drain(ctx, w.raw, make([]byte, datagram)); err != nil {
 		return err
 	}
 	w.expected.clear()
@@ -129,6 +155,9 @@ func (w *watcher) recover(ctx context.Context, raw syscall.RawConn, buf []byte) 
 	}
 	w.topo.replace(links)
 	w.pending.lost()
+	w.reading.Lock()
+	defer w.reading.Unlock()
+	w.behind = false
 	return nil
 }
 
@@ -232,6 +261,8 @@ func (w *watcher) deviceRow(at *attached, r row, del bool) {
 	switch {
 	case r.mac.IsZero():
 		w.floodRow(at, r, del)
+	case !del && r.ext():
+		w.markedRow(r)
 	case del:
 		key := rowKey{ifindex: r.ifindex, self: true, mac: r.mac}
 		w.replaced.take(key)
@@ -265,7 +296,8 @@ func (w *watcher) floodRow(at *attached, r row, del bool) {
 
 // neighbor takes in a row of a bridge's neighbour table that we did not write. A row that is removed is first reported as
 // failed, without MAC.
-// Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number. Whoever
+// Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number, unless it is given
+// another one. Whoever
 // removes a row, there is no local binding of its IP afterwards; but the cache rows that the kernel drops all day are no
 // business of ours.
 func (w *watcher) neighbor(at *attached, r row, del bool) {
@@ -274,7 +306,7 @@ func (w *watcher) neighbor(at *attached, r row, del bool) {
 		return
 	}
 	key := rowKey{ifindex: r.ifindex, addr: r.dst.As16()}
-	tampered := !del && (r.proto == protocolBGP || r.ext())
+	tampered := !del && (r.proto != unix.RTPROT_UNSPEC || r.ext())
 	if del {
 		// The last word on a row has neither its flags nor its state. A protocol number is a daemon's, never the cache's.
 		stoodIn, expected := w.standIns.take(key), w.expected.take(key)

@@ -58,7 +58,7 @@ func TestFirstReportIsComplete(t *testing.T) {
 	c := newPlane(t, options()).start()
 	want := []string{
 		"evpn.AttachmentUp", "evpn.Observed", "evpn.AttachmentUp", "evpn.Observed", // local MACs
-		"evpn.Observed", "evpn.Observed", "evpn.Observed", "evpn.Synced",
+		"evpn.Observed", "evpn.Observed", "evpn.Observed", "evpn.Reported", "evpn.Synced",
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,13 +25,17 @@ type writer struct {
 	vteps    *vteps
 	floods   *floods
 	expected *rowSet // deletes sent and not yet seen notified: the notifications do not say who asked
-	standIns *rowSet // neighbours of others that say what we were to write
+	standIns *rowSet // rows of others that say what we were to write: neighbours, and MACs by their VXLAN device
 	replaced *rowSet // rows of VXLAN devices that someone wrote by hand without removing first what stood there
 	echoes   *echoes
-	batch    batch
-	owners   []*step // of the messages in batch
-	steps    []step
-	keys     map[evpn.EntryKey]struct{}
+
+	undisturbed func(asOf uint64) bool // entries of ours are as the core believes
+	asOf        uint64                 // what the core knew when it made the batch that is being written
+
+	batch  batch
+	owners []*step // of the messages in batch
+	steps  []step
+	keys   map[evpn.EntryKey]struct{}
 }
 
 // phase is what a step waits for next.
@@ -38,6 +43,7 @@ type phase uint8
 
 const (
 	done   phase = iota // nothing: err is the result
+	trust               // do as the core says, which knows what stands there
 	claim               // make an entry where nothing stands
 	bind                // FDB: mark the claimed entry and add the VXLAN device's half
 	look                // read what stands there, then decide
@@ -76,9 +82,10 @@ func describe(op *evpn.KernelOp) string {
 	return "add " + op.Key.String()
 }
 
-// apply carries out ops in order and returns those that were refused. lock is held for each chunk.
-func (w *writer) apply(ctx context.Context, ops []evpn.KernelOp, lock sync.Locker, counts *counters) []evpn.OpError {
+// apply carries out the ops of a batch in order and returns those that were refused. lock is held for each chunk.
+func (w *writer) apply(ctx context.Context, b evpn.KernelBatch, lock sync.Locker, counts *counters) []evpn.OpError {
 	var failed []evpn.OpError
+	ops := b.Ops
 	for len(ops) > 0 {
 		if err := ctx.Err(); err != nil {
 			for _, op := range ops {
@@ -87,6 +94,7 @@ func (w *writer) apply(ctx context.Context, ops []evpn.KernelOp, lock sync.Locke
 			return failed
 		}
 		lock.Lock()
+		w.asOf = b.AsOf
 		n := w.chunk(ops)
 		refused := w.write(ops[:n])
 		lock.Unlock()
@@ -193,6 +201,11 @@ func (w *writer) look(keys []evpn.EntryKey, found *evpn.Looked) {
 	}
 }
 
+// trusts reports whether any of the steps may be carried out without looking first.
+func (w *writer) trusts() bool {
+	return slices.ContainsFunc(w.steps, func(s step) bool { return s.op.Intact }) && w.undisturbed(w.asOf)
+}
+
 // locate finds the attachment of each step. A delete where there is no device is done.
 func (w *writer) locate() {
 	for i := range w.steps {
@@ -269,6 +282,13 @@ func (s *rowSet) take(k rowKey) bool {
 	defer s.mu.Unlock()
 	_, ok := s.rows[k]
 	delete(s.rows, k)
+	return ok
+}
+
+func (s *rowSet) has(k rowKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.rows[k]
 	return ok
 }
 

@@ -18,7 +18,9 @@ func TestEveryTableIsWrittenReadBackRepeatedAndRemoved(t *testing.T) {
 	for _, mode := range []string{"nexthop", "dst"} {
 		t.Run(mode, func(t *testing.T) {
 			l := newLab(t)
-			l.useNexthops(mode == "nexthop")
+			if err := l.useNexthops(mode == "nexthop"); err != nil {
+				t.Fatal(err)
+			}
 			ops := []evpn.KernelOp{
 				addVTEP(vtep2), addFlood(vtep2), addFDB(macA, vtep2), addNeighbor(hostA, macA), addNeighbor(host6, macA),
 			}
@@ -76,7 +78,9 @@ func TestReplaceMovesOurEntry(t *testing.T) {
 	for _, mode := range []string{"nexthop", "dst"} {
 		t.Run(mode, func(t *testing.T) {
 			l := newLab(t)
-			l.useNexthops(mode == "nexthop")
+			if err := l.useNexthops(mode == "nexthop"); err != nil {
+				t.Fatal(err)
+			}
 			l.must(addVTEP(vtep2), addVTEP(vtep3), addFDB(macA, vtep2), addNeighbor(hostA, macA))
 			l.must(replace(addFDB(macA, vtep3)), replace(addNeighbor(hostA, macB)))
 			if e, _ := l.entry(addFDB(macA, vtep3).Key); e.Entry.VTEP != vtep3 || !e.Ours {
@@ -118,17 +122,23 @@ func TestStickyComesAndGoes(t *testing.T) {
 
 func TestFromDstToNexthopAndBack(t *testing.T) {
 	l := newLab(t)
-	l.useNexthops(false)
+	if err := l.useNexthops(false); err != nil {
+		t.Fatal(err)
+	}
 	l.must(addVTEP(vtep2), addFDB(macA, vtep2))
 	for range 2 {
-		l.useNexthops(true)
+		if err := l.useNexthops(true); err != nil {
+			t.Fatal(err)
+		}
 		toNexthop := replace(addFDB(macA, vtep2))
 		toNexthop.Stood = true // a dst is no mark of ours in this mode
 		l.must(addVTEP(vtep2), toNexthop)
 		if got := fdb(t, macA); !strings.Contains(strings.Join(got, ";"), "nhid") {
 			t.Errorf("in nexthop mode: %q", got)
 		}
-		l.useNexthops(false)
+		if err := l.useNexthops(false); err != nil {
+			t.Fatal(err)
+		}
 		l.must(addVTEP(vtep3), replace(addFDB(macA, vtep3)))
 		if got := fdb(t, macA); !strings.Contains(strings.Join(got, ";"), "dst 10.0.0.3") {
 			t.Errorf("in dst mode: %q", got)

@@ -63,6 +63,7 @@ type Core struct {
 	retries   uint64    // writes that were tried again
 	batch     uint64    // last batch handed out
 	acked     uint64    // last batch reported back
+	reported  uint64    // Number of the last Reported
 	sent      []sentOp  // deletes, takeovers and second tries on their way
 	readBack  map[VNI]bool
 	reading   bool // a read-back is under way
@@ -181,6 +182,8 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.nexthopsGone(ev)
 	case Doubt:
 		c.auditor.doubted = now
+	case Reported:
+		c.reported = ev.Number
 	case Looked:
 		c.looked(ev)
 	case Remembered:

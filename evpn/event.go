@@ -206,6 +206,10 @@ type NexthopsGone struct{ VTEPs []netip.Addr }
 // Doubt says that someone else may have altered entries of ours unseen.
 type Doubt struct{}
 
+// Reported says that the adapter has told all it had noticed of what others do to our entries, when it had noticed as many
+// such things as Number.
+type Reported struct{ Number uint64 }
+
 // Looked is what the kernel held of Keys when every batch up to AsOf had been written and no later one. Keys without an
 // entry that is ours are gone, or were altered. A look that failed has no Keys.
 type Looked struct {
@@ -249,6 +253,7 @@ func (ReadBackDone) event()   {}
 func (Tampered) event()       {}
 func (NexthopsGone) event()   {}
 func (Doubt) event()          {}
+func (Reported) event()       {}
 func (Looked) event()         {}
 func (Remembered) event()     {}
 func (Synced) event()         {}

@@ -90,6 +90,9 @@ func (s *slot) settled() bool { return s.want == s.have && !s.is(unknown) }
 // stands reports that the kernel has acknowledged an entry, and that we know of nothing that happened to it since.
 func (s *slot) stands(c *Core) bool { return s.have.there() && !s.is(unknown) && s.batch <= c.acked }
 
+// onlyMoves reports that an entry is to go, or to stay as sticky as it is.
+func (s *slot) onlyMoves() bool { return !s.want.there() || s.have.sticky() == s.want.sticky() }
+
 // idle reports that there is no entry, that none is wanted, and that nothing about it is on its way.
 func (s *slot) idle(c *Core) bool {
 	return s.settled() && !s.want.there() && !s.is(queued) && s.batch <= c.acked
@@ -293,7 +296,7 @@ func (c *Core) nextBatch() KernelBatch {
 	if c.batch-c.acked >= maxInFlight {
 		return KernelBatch{}
 	}
-	b := KernelBatch{Seq: c.batch + 1}
+	b := KernelBatch{Seq: c.batch + 1, AsOf: c.reported}
 	if n := c.waiting(); n > 0 {
 		b.Ops = make([]KernelOp, 0, min(n, maxBatchOps))
 	}
@@ -386,12 +389,14 @@ func (c *Core) send(b *KernelBatch, h holder) {
 	s, key := h.slot(), h.key()
 	m, isMAC := h.(*macEntry)
 	takeover := isMAC && s.want.there() && m.givenUp() && m.local().batch == 0
+	stands := s.stands(c)
 	b.Ops = append(b.Ops, KernelOp{
 		Key:   key,
 		Entry: c.entry(s.want),
 		Del:   !s.want.there(),
 		// What is not acknowledged may have failed because of an entry that is not ours.
-		Replace: takeover || s.stands(c),
+		Replace: takeover || stands,
+		Intact:  stands && !takeover && s.onlyMoves(),
 		Stood:   s.is(altered),
 	})
 	p := c.problems[key]

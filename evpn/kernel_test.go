@@ -22,7 +22,7 @@ type mapKernel struct {
 	rows     map[EntryKey]row
 	refuse   map[EntryKey]error
 	looks    bool       // before it replaces, as the dataplane does; else it shows what the core would trample on
-	trampled []EntryKey // rows of others that an op overwrote
+	trampled []EntryKey // rows of others that an op overwrote, or that it took for intact ones of ours
 	disorder []KernelOp // ops that came before the nexthop they need, or took one away that was in use
 }
 
@@ -48,6 +48,11 @@ func (k *mapKernel) write(op KernelOp) (err error, foreign bool) {
 		return err, false
 	}
 	old, there := k.rows[op.Key]
+	// A delete leaves the row of a MAC alone that is behind another port by now.
+	taken := there && old.foreign() && !(op.Del && op.Key.Table == TableFDB)
+	if op.Intact && !k.looks && (taken || old.ours && !op.Del && old.entry.Sticky != op.Entry.Sticky) {
+		k.trampled = append(k.trampled, op.Key)
+	}
 	switch {
 	case op.Del && there && old.ours:
 		before := len(k.rows)
@@ -55,6 +60,7 @@ func (k *mapKernel) write(op KernelOp) (err error, foreign bool) {
 			k.disorder = append(k.disorder, op)
 		}
 	case op.Del:
+	case op.Intact && op.Key.Table == TableFDB && old.learned: // the bridge's half stays with the local port
 	case there && !old.ours && (!op.Replace || k.looks && old.foreign()):
 		return errors.New("an entry that is not ours is there"), true
 	case op.Key.Table == TableFDB && !k.has(EntryKey{Table: TableVTEP, Addr: op.Entry.VTEP}):

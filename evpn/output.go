@@ -69,15 +69,19 @@ type KernelOp struct {
 	// local frame. Without it an entry of ours is overwritten all the same, and one that is not ours is an error with
 	// Foreign set. A delete never removes an entry that is not ours.
 	Replace bool
+	// Intact says that an entry of ours, acknowledged, stands there, that nothing is known to have happened to it since, and that
+	// the op removes it or leaves its stickiness as it is.
+	Intact bool
 	// Stood says that an entry of ours, acknowledged, was here until someone else interfered. What stands there now and
 	// shows that it came of that entry is ours to put right.
 	Stood bool
 }
 
-// KernelBatch is a run of ops that are to be applied in order. Seq counts up by one from 1.
+// KernelBatch is a run of ops that are to be applied in order.
 type KernelBatch struct {
-	Seq uint64
-	Ops []KernelOp
+	Seq  uint64 // counts up by one from 1
+	AsOf uint64 // Number of the last Reported; what was noticed later is not in the ops
+	Ops  []KernelOp
 }
 
 // RouteOp announces or withdraws one of our own routes. Attrs is nil in a withdraw, shared and immutable otherwise.

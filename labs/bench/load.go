@@ -43,11 +43,12 @@ func opsOf(l load) []evpn.KernelOp {
 		vni, mac := l.VNIOf(i), l.MAC(i)
 		macs = append(macs, evpn.KernelOp{
 			Key: evpn.EntryKey{Table: evpn.TableFDB, VNI: vni, MAC: mac}, Entry: evpn.Entry{VTEP: l.VTEP},
-			Del: l.Withdraw, Replace: l.Seq > 0,
+			Del: l.Withdraw, Replace: l.Seq > 0, Intact: l.Withdraw || l.Seq > 0,
 		})
 		if l.IPs && l.Seq == 0 { // a MAC that moves keeps its address
 			ips = append(ips, evpn.KernelOp{
-				Key: evpn.EntryKey{Table: evpn.TableNeighbor, VNI: vni, Addr: l.IP(i)}, Entry: evpn.Entry{MAC: mac}, Del: l.Withdraw,
+				Key: evpn.EntryKey{Table: evpn.TableNeighbor, VNI: vni, Addr: l.IP(i)}, Entry: evpn.Entry{MAC: mac},
+				Del: l.Withdraw, Intact: l.Withdraw,
 			})
 		}
 	}
