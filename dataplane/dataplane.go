@@ -52,6 +52,8 @@ type Dataplane struct {
 	watcher *watcher
 	reader  *rtnl // of Run's dumps
 
+	reported uint64 // of pending.concerns; the reporter's only
+
 	kernel  sync.Mutex // guards writer; held while a chunk is written and while a dump runs: see observer.observe
 	writer  *writer
 	written atomic.Uint64 // last batch that was written completely

@@ -16,7 +16,7 @@ func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
 		return
 	}
 	for {
-		reported := evpn.Reported{Number: d.pending.noted()}
+		d.reported = d.pending.noted()
 		observed, err := d.observeAll()
 		if err == nil {
 			err = d.sweepOrphans()
@@ -25,7 +25,7 @@ func (d *Dataplane) firstReport(ctx context.Context, sink chan<- []evpn.Event) {
 			if n := d.vteps.inUse(); n > 0 {
 				d.log.WithField("reason", n).Warn("nexthop ids of our range are used by someone else, others are taken")
 			}
-			_ = send(ctx, sink, append(observed, reported, evpn.Synced{})) // an error is the end of ctx
+			_ = send(ctx, sink, append(observed, evpn.Reported{Number: d.reported}, evpn.Synced{})) // an error is the end of ctx
 			return
 		}
 		d.log.WithError(err).Warn("kernel not read back")
@@ -103,7 +103,8 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 		observed, err = d.observe(d.reader, w.rereads)
 	}
 	events = append(events, observed...)
-	if len(events) > len(w.hosts) {
+	if w.concerns != d.reported {
+		d.reported = w.concerns
 		events = append(events, evpn.Reported{Number: w.concerns})
 	}
 	return events, errors.Join(swept, err)
