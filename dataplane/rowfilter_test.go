@@ -44,18 +44,28 @@ func TestEachSocketHearsItsShare(t *testing.T) {
 		main, marked  []string
 		markedWithDst []string // where each MAC carries its VTEP
 	}{
-		{"a MAC of ours", func(l *lab) { l.must(addFDB(macA, vtep2)) },
-			[]string{newRow(unix.AF_BRIDGE, 0)}, []string{newRow(unix.AF_BRIDGE, mine), newRow(unix.AF_BRIDGE, self|mine)}, nil},
-		{"the end of that MAC", func(l *lab) { l.must(del(addFDB(macA, vtep2))) },
-			[]string{delRow(unix.AF_BRIDGE, mine), delRow(unix.AF_BRIDGE, self|mine)}, nil, nil},
+		{
+			"a MAC of ours", func(l *lab) { l.must(addFDB(macA, vtep2)) },
+			[]string{newRow(unix.AF_BRIDGE, 0)},
+			[]string{newRow(unix.AF_BRIDGE, mine), newRow(unix.AF_BRIDGE, self|mine)},
+			nil,
+		},
+		{
+			"the end of that MAC", func(l *lab) { l.must(del(addFDB(macA, vtep2))) },
+			[]string{delRow(unix.AF_BRIDGE, mine), delRow(unix.AF_BRIDGE, self|mine)},
+			nil, nil,
+		},
 		{"a neighbour of ours", func(l *lab) { l.must(addNeighbor(hostA, macA), addNeighbor(host6, macA)) }, nil, nil, nil},
 		{"the end of that neighbour", func(l *lab) { l.must(del(addNeighbor(hostA, macA))) }, []string{delRow(unix.AF_INET, 0)}, nil, nil},
 		{"a flood dst of ours", func(l *lab) { l.must(addFlood(vtep2)) }, nil, dst, nil},
 		{"a marked row to their VTEP", func(l *lab) {
 			run(l.t, "bridge fdb add 02:00:00:00:01:02 dev vx10 dst 10.0.0.99 self extern_learn")
 		}, dst, nil, dst},
-		{"a static row of theirs", func(l *lab) { run(l.t, "bridge fdb add 02:00:00:00:01:03 dev p10 master static") },
-			[]string{newRow(unix.AF_BRIDGE, 0)}, nil, nil},
+		{
+			"a static row of theirs", func(l *lab) { run(l.t, "bridge fdb add 02:00:00:00:01:03 dev p10 master static") },
+			[]string{newRow(unix.AF_BRIDGE, 0)},
+			nil, nil,
+		},
 		{"a neighbour of theirs", func(l *lab) {
 			run(l.t, "ip neigh add 10.1.1.9 lladdr 02:00:00:00:09:09 dev br10 nud noarp extern_learn proto bgp")
 		}, []string{newRow(unix.AF_INET, mine)}, nil, nil},
