@@ -160,6 +160,9 @@ func (d *Daemon) tell(ctx context.Context, a announcement, open *unfinished) {
 			if ctx.Err() != nil {
 				return
 			}
+			if a.waiting >= floodAbove {
+				d.pace.hurry()
+			}
 			if err := d.bgp.Apply(part); err != nil && ctx.Err() == nil {
 				d.log.WithError(err).Error("route not announced")
 			}
