@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	defaultReceiveBuffer  = 16 << 20
+	// Room for 160,000 hosts that speak up at once, faster than we get to read about them: the kernel takes memory for
+	// what waits only, and what it loses costs a read-back of everything.
+	defaultReceiveBuffer  = 64 << 20
 	defaultResyncInterval = 2 * time.Second
 	retryAfter            = time.Second // a read-back that failed is tried again
 )

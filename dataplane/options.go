@@ -28,7 +28,7 @@ type Options struct {
 	ProbeMisses int           // probes in a row without answer that make it unreachable, at least 1
 
 	SnoopRate      int           // frames that a port may send in a second; 0: config.DefaultSnoopingRate
-	ReceiveBuffer  int           // octets for notifications; 0: 16 MiB. Room for 2500 of them per MiB
+	ReceiveBuffer  int           // octets for notifications; 0: 64 MiB. Room for 2500 of them per MiB
 	ResyncInterval time.Duration // least time between two resyncs after lost notifications; 0: 2 s
 }
 

@@ -2,6 +2,7 @@ package evpn
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // setKey names a set of attributes of our own type-2 routes within a MAC-VRF.
@@ -10,6 +11,15 @@ type setKey struct {
 	gateway bool
 	ipv6    bool
 	router  bool
+}
+
+// tell puts out what BGP is to be told of a route. Room is made by doubling: append grows a long slice by a quarter each time,
+// which of a flood of hosts leaves five times as much behind as it needs.
+func (c *Core) tell(op RouteOp) {
+	if n := len(c.routes); n == cap(c.routes) {
+		c.routes = slices.Grow(c.routes, max(n, 1))
+	}
+	c.routes = append(c.routes, op)
 }
 
 // advertiseIMET announces our inclusive multicast route while the MAC-VRF is in service, hosts or not (T3-01, T3-07).
@@ -23,7 +33,7 @@ func (c *Core) advertiseIMET(v *macVRF) {
 	if want {
 		op.Attrs = c.imetAttrs(v)
 	}
-	c.routes = append(c.routes, op)
+	c.tell(op)
 }
 
 func (c *Core) ownIMET(v *macVRF) Route {
@@ -50,7 +60,7 @@ func (c *Core) advertiseMAC(m *macEntry) {
 	if want {
 		op.Attrs = c.ownAttrs(v, setKey{mobility: m.announcedS()})
 	}
-	c.routes = append(c.routes, op)
+	c.tell(op)
 }
 
 // advertiseIP keeps our MAC/IP route in step. It carries the number of its MAC (MM-12), and is announced only while the
@@ -69,13 +79,13 @@ func (c *Core) advertiseIP(e *ipEntry, ours bool) {
 	was := e.out
 	e.out = want
 	if want != nil {
-		c.routes = append(c.routes, RouteOp{
+		c.tell(RouteOp{
 			Route: c.ownRoute(v, want.mac, e.ip),
 			Attrs: c.ownAttrs(v, want.setKey(e.ip)),
 		})
 	}
 	if was != nil && (want == nil || want.mac != was.mac) {
-		c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, was.mac, e.ip)})
+		c.tell(RouteOp{Withdraw: true, Route: c.ownRoute(v, was.mac, e.ip)})
 	}
 }
 
@@ -85,7 +95,7 @@ func (o announcedIP) setKey(ip netip.Addr) setKey {
 
 // announceAgain sends every route of v once more, with new attributes: peers see a replacement, no withdraw.
 func (c *Core) announceAgain(v *macVRF) {
-	send := func(r Route, a *Attrs) { c.routes = append(c.routes, RouteOp{Route: r, Attrs: a}) }
+	send := func(r Route, a *Attrs) { c.tell(RouteOp{Route: r, Attrs: a}) }
 	if v.imet {
 		send(c.ownIMET(v), c.imetAttrs(v))
 	}
@@ -112,16 +122,16 @@ func (c *Core) withdrawAll(v *macVRF) {
 	for _, m := range v.macsInOrder() {
 		if m.announced() {
 			m.own().announced = false
-			c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, m.mac, netip.Addr{})})
+			c.tell(RouteOp{Withdraw: true, Route: c.ownRoute(v, m.mac, netip.Addr{})})
 		}
 	}
 	for _, g := range v.gateways {
-		c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, g.MAC, g.IP)})
+		c.tell(RouteOp{Withdraw: true, Route: c.ownRoute(v, g.MAC, g.IP)})
 	}
 	v.gateways = nil
 	if v.imet {
 		v.imet = false
-		c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownIMET(v)})
+		c.tell(RouteOp{Withdraw: true, Route: c.ownIMET(v)})
 	}
 }
 

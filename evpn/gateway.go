@@ -40,11 +40,11 @@ func (c *Core) advertiseGateways(v *macVRF) {
 		if e := v.ips[g.IP]; e != nil && e.out != nil && e.out.mac == g.MAC {
 			e.out = nil
 		}
-		c.routes = append(c.routes, RouteOp{Route: c.ownRoute(v, g.MAC, g.IP), Attrs: c.ownAttrs(v, g.setKey())})
+		c.tell(RouteOp{Route: c.ownRoute(v, g.MAC, g.IP), Attrs: c.ownAttrs(v, g.setKey())})
 	}
 	for _, g := range v.gateways {
 		if !slices.Contains(want, g) {
-			c.routes = append(c.routes, RouteOp{Withdraw: true, Route: c.ownRoute(v, g.MAC, g.IP)})
+			c.tell(RouteOp{Withdraw: true, Route: c.ownRoute(v, g.MAC, g.IP)})
 		}
 	}
 	v.gateways = want

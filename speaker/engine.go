@@ -39,7 +39,7 @@ type engine struct {
 	stopping context.CancelFunc
 
 	// Guarded by Speaker.routing.
-	withdrawn map[uint64]struct{} // hashes of the keys of routes that GoBGP remembers for nothing
+	withdrawn map[uint64]struct{} // hashes of the names of routes that GoBGP remembers for nothing
 	fault     error               // what it has refused first; fatal before it serves
 
 	mu      sync.Mutex
@@ -302,8 +302,8 @@ func (e *engine) retire() bool {
 
 // note counts the distinct routes that GoBGP has had and has not any more: it keeps an empty destination for each, which
 // the next announcement of that route uses again.
-func (e *engine) note(k evpn.RouteKey, withdraw bool) {
-	h := maphash.Comparable(keySeed, k)
+func (e *engine) note(name string, withdraw bool) {
+	h := maphash.String(nameSeed, name)
 	if withdraw {
 		e.withdrawn[h] = struct{}{}
 	} else {
@@ -318,7 +318,7 @@ func (e *engine) refused(_ int, err error) {
 	}
 }
 
-var keySeed = maphash.MakeSeed()
+var nameSeed = maphash.MakeSeed()
 
 // detach removes the neighbour. The inner leg must still be open: if GoBGP found it closed first, a goroutine of its
 // send queue would stay behind (v4.8.0).
@@ -391,10 +391,11 @@ func (e *engine) call(paths []*apiutil.Path) error {
 
 // describe says what op does, for errors.
 func describe(op *evpn.RouteOp) string {
+	verb := "announce"
 	if op.Withdraw {
-		return "withdraw " + routeName(op.Route.Key)
+		verb = "withdraw"
 	}
-	return "announce " + routeName(op.Route.Key)
+	return fmt.Sprintf("%s %s %s", verb, op.Route.Key.RD, op.Route.Key)
 }
 
 func (e *engine) stop() {

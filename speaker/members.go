@@ -19,12 +19,12 @@ func (m *members) update(msg []byte) {
 		m.complete = true
 		return
 	}
-	u, ok := splitUpdate(msg)
-	if !ok {
+	var u update
+	if !u.split(msg) {
 		return // GoBGP ends the session over it
 	}
 	for _, p := range u.parts {
-		for _, n := range p.nlri {
+		for n := range p.routes() {
 			if p.code == codeMPUnreach {
 				delete(m.routes, string(n))
 				continue
@@ -33,7 +33,7 @@ func (m *members) update(msg []byte) {
 				m.routes = make(map[string][]byte)
 			}
 			one := p
-			one.nlri = [][]byte{n}
+			one.nlri = n
 			alone := update{parts: []mpPart{one}, rest: u.rest}
 			m.routes[string(n)] = alone.message()
 		}

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ const pathsPerCall = 48
 // maxCachedAttrs bounds the attribute sets kept ready. There are a few per VNI and mobility sequence in use.
 const maxCachedAttrs = 4096
 
-// originator turns our routes into GoBGP paths. It belongs to the goroutine that calls Speaker.Apply.
+// originator turns our routes into GoBGP paths. It belongs to whoever holds Speaker.routing.
 type originator struct {
 	attrs map[*evpn.Attrs][]bgp.PathAttributeInterface
+	paths [pathsPerCall]apiutil.Path // of the call that is being made: GoBGP keeps what is in them, and not them
 }
 
 // rawRoute is the EVPN route data of our own routes: the octets we want sent. It embeds a type-2 route only for the
@@ -30,8 +32,9 @@ type originator struct {
 // withdraws local routes by itself (v4.8.0: fixupApiPath, handleMacMobility).
 type rawRoute struct {
 	*bgp.EVPNMacIPAdvertisementRoute
-	name  string // key in GoBGP's table: RD and evpn.RouteKey
-	value []byte // without type and length
+	nlri  bgp.EVPNNLRI // which this is the data of
+	name  string       // see routeName
+	value []byte       // without type and length
 }
 
 // noRoute is what all rawRoutes embed; nothing of it is sent.
@@ -40,33 +43,44 @@ var noRoute = &bgp.EVPNMacIPAdvertisementRoute{RD: bgp.NewRouteDistinguisherTwoO
 func (r *rawRoute) Len() int                     { return len(r.value) }
 func (r *rawRoute) Serialize() ([]byte, error)   { return r.value, nil }
 func (r *rawRoute) String() string               { return r.name }
-func (r *rawRoute) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", r.name), nil }
+func (r *rawRoute) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "\"%x\"", r.name), nil }
 func (r *rawRoute) DecodeFromBytes([]byte) error { return errors.New("a local route is never decoded") }
 
-func newNLRI(r *evpn.Route) (*bgp.EVPNNLRI, error) {
-	b, err := wire.AppendNLRI(nil, r)
+func newRoute(r *evpn.Route) (*rawRoute, error) {
+	var room [64]byte // for all but a few
+	b, err := wire.AppendNLRI(room[:0], r)
 	if err != nil {
 		return nil, err
 	}
-	return bgp.NewEVPNNLRI(b[0], &rawRoute{noRoute, routeName(r.Key), b[2:]}), nil
+	raw := &rawRoute{EVPNMacIPAdvertisementRoute: noRoute, name: routeName(&r.Key), value: bytes.Clone(b[2:])}
+	raw.nlri = bgp.EVPNNLRI{RouteType: b[0], Length: b[1], RouteTypeData: raw}
+	return raw, nil
 }
 
-// routeName names a route for GoBGP's table and for errors.
-func routeName(k evpn.RouteKey) string { return k.RD.String() + " " + k.String() }
+// routeName is the key of a route in GoBGP's table. GoBGP takes what an NLRI prints for that, and hashes or copies it some ten
+// times for each route, so it is short and not for people: the octets of what names the route.
+func routeName(k *evpn.RouteKey) string {
+	var room [48]byte
+	b := append(room[:0], byte(k.Type), k.PrefixLen)
+	b = append(append(b, k.RD[:]...), k.MAC[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(k.Tag))
+	if k.Type != evpn.TypeMACIP { // has no ESI in its name
+		b = append(b, k.ESI[:]...)
+	}
+	b, _ = k.IP.AppendBinary(b)
+	return string(b)
+}
 
-// path builds what GoBGP takes to announce or withdraw a route.
-func (o *originator) path(op *evpn.RouteOp) (*apiutil.Path, error) {
-	nlri, err := newNLRI(&op.Route)
-	if err != nil {
-		return nil, err
+// path is what GoBGP takes to announce a route, or to withdraw it: the i-th of a call, good until the next call.
+func (o *originator) path(i int, r *rawRoute, a *evpn.Attrs, withdraw bool) (*apiutil.Path, error) {
+	p := &o.paths[i]
+	*p = apiutil.Path{Family: bgp.RF_EVPN, Nlri: &r.nlri, Withdrawal: withdraw}
+	if withdraw {
+		return p, nil
 	}
-	p := &apiutil.Path{Family: bgp.RF_EVPN, Nlri: nlri, Withdrawal: op.Withdraw}
-	if !op.Withdraw {
-		if p.Attrs, err = o.attributes(op.Attrs); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
+	var err error
+	p.Attrs, err = o.attributes(a)
+	return p, err
 }
 
 // attributes gives the path attributes for a, the same objects each time: GoBGP keeps them by reference.

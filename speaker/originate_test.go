@@ -98,6 +98,71 @@ func TestOriginated(t *testing.T) {
 	})
 }
 
+// TestRouteName: routes have the same name if they have the same key, and only then, whatever else they say.
+func TestRouteName(t *testing.T) {
+	rd := evpn.NewRD(netip.MustParseAddr("10.0.0.1"), 5)
+	esi := evpn.ESI{4, 1, 2, 3, 4, 5, 6, 7, 8, 9}
+	key := macRoute(rd, mac1, ip4, 1).Key
+	keys := []evpn.RouteKey{key}
+	for _, change := range []func(*evpn.RouteKey){
+		func(k *evpn.RouteKey) { k.RD[7]++ },
+		func(k *evpn.RouteKey) { k.MAC[5]++ },
+		func(k *evpn.RouteKey) { k.Tag = 1 << 24 },
+		func(k *evpn.RouteKey) { k.IP = ip6 },
+		func(k *evpn.RouteKey) { k.IP = netip.Addr{} },
+		func(k *evpn.RouteKey) { k.Type, k.MAC = evpn.TypeIMET, evpn.MAC{} },
+		func(k *evpn.RouteKey) { k.Type, k.MAC, k.ESI = evpn.TypeES, evpn.MAC{}, esi },
+		func(k *evpn.RouteKey) {
+			k.Type, k.MAC, k.IP, k.ESI = evpn.TypeEthernetAD, evpn.MAC{}, netip.Addr{}, esi
+		},
+		func(k *evpn.RouteKey) { k.Type, k.MAC, k.PrefixLen = evpn.TypePrefix, evpn.MAC{}, 24 },
+		func(k *evpn.RouteKey) { k.Type, k.MAC, k.PrefixLen = evpn.TypePrefix, evpn.MAC{}, 32 },
+	} {
+		k := key
+		change(&k)
+		keys = append(keys, k)
+	}
+	had := make(map[string]evpn.RouteKey)
+	for _, k := range keys {
+		name := func(r evpn.Route) string {
+			raw, err := newRoute(&r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return raw.nlri.String()
+		}
+		plain := name(evpn.Route{Key: k, Label1: 5})
+		if other, ok := had[plain]; ok {
+			t.Errorf("%s and %s have the same name", k, other)
+		}
+		had[plain] = k
+		if other := name(evpn.Route{Key: k, Label1: 6, Label2: 7, ESI: evpn.ESI{1}}); other != plain {
+			t.Errorf("%s: another label makes another name", k)
+		}
+	}
+}
+
+// TestAllocations: what a route of ours costs before it is GoBGP's, and when it comes back from there. GoBGP's own are 70.
+func TestAllocations(t *testing.T) {
+	r := macRoute(evpn.NewRD(netip.MustParseAddr("10.0.0.1"), 1), mac1, ip4, 7)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := newRoute(&r); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 3 {
+		t.Errorf("%v to make a route, want the data, its octets and its name", n)
+	}
+	msg, err := wire.AppendUpdate(nil, &evpn.Attrs{NextHop: ip4, LocalPref: 100}, []evpn.Route{r}, wire.Options{AS4: true, IBGP: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x told
+	x.update(msg)
+	if n := testing.AllocsPerRun(100, func() { x.update(msg) }); n > 0 {
+		t.Errorf("%v to note what the peer has been told before", n)
+	}
+}
+
 func readUpdate(p *raw) wire.Result {
 	p.t.Helper()
 	kind, msg, err := p.read()

@@ -95,7 +95,7 @@ func newPeer(sp *Speaker, cfg config.Peer, dynamic netip.Prefix) *peer {
 // run dials whenever there is no connection, until ctx ends; then it ends every session and waits for all of them.
 func (p *peer) run(ctx context.Context) {
 	defer close(p.stopped)
-	if p.cfg.Unnumbered() {
+	if cfg := p.config(); cfg.Unnumbered() {
 		p.wg.Go(func() { p.watchLink(ctx) })
 	}
 	for ctx.Err() == nil && !p.retired() {

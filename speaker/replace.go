@@ -1,10 +1,11 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -42,29 +43,21 @@ func (s *Speaker) Engine() EngineInfo {
 	}
 }
 
-// ownRoute is a route that we announce, beside its key.
+// ownRoute is a route that we announce.
 type ownRoute struct {
-	esi            evpn.ESI
-	label1, label2 uint32
-	gw             netip.Addr
-	attrs          *evpn.Attrs
-}
-
-// op announces the route.
-func (r *ownRoute) op(k evpn.RouteKey) *evpn.RouteOp {
-	return &evpn.RouteOp{Route: evpn.Route{Key: k, ESI: r.esi, Label1: r.label1, Label2: r.label2, GW: r.gw}, Attrs: r.attrs}
+	raw   *rawRoute // the one that the engines have
+	attrs *evpn.Attrs
 }
 
 // remember keeps what an op that the engines have taken leaves behind. s.routing is held.
-func (s *Speaker) remember(op *evpn.RouteOp) {
-	r, key := &op.Route, op.Route.Key
+func (s *Speaker) remember(r *rawRoute, op *evpn.RouteOp) {
 	if op.Withdraw {
-		delete(s.table, key)
+		delete(s.table, r.name)
 	} else {
-		s.table[key] = ownRoute{esi: r.ESI, label1: r.Label1, label2: r.Label2, gw: r.GW, attrs: op.Attrs}
+		s.table[r.name] = ownRoute{r, op.Attrs}
 	}
 	for _, e := range s.engines {
-		e.note(key, op.Withdraw)
+		e.note(r.name, op.Withdraw)
 	}
 }
 
@@ -182,19 +175,14 @@ func (s *Speaker) discard(e *engine) {
 func (s *Speaker) fill(ctx context.Context, e *engine) error {
 	s.routing.Lock()
 	s.engines = append(s.engines, e)
-	keys := make([]evpn.RouteKey, 0, len(s.table))
-	for k := range s.table {
-		keys = append(keys, k)
-	}
+	names := slices.Collect(maps.Keys(s.table))
 	err := s.fillMemberships(e)
 	s.routing.Unlock()
-	for err == nil && len(keys) > 0 {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	for part := range slices.Chunk(names, pathsPerCall) {
+		if err = cmp.Or(err, ctx.Err()); err != nil {
+			break
 		}
-		n := min(len(keys), pathsPerCall)
-		err = s.fillRoutes(e, keys[:n])
-		keys = keys[n:]
+		err = s.fillRoutes(e, part)
 	}
 	return err
 }
@@ -213,16 +201,16 @@ func (s *Speaker) fillMemberships(e *engine) error {
 	return errors.Join(errs...)
 }
 
-func (s *Speaker) fillRoutes(e *engine, keys []evpn.RouteKey) error {
+func (s *Speaker) fillRoutes(e *engine, names []string) error {
 	s.routing.Lock()
 	defer s.routing.Unlock()
-	paths := make([]*apiutil.Path, 0, len(keys))
-	for _, k := range keys {
-		r, ok := s.table[k]
+	paths := make([]*apiutil.Path, 0, len(names))
+	for _, name := range names {
+		r, ok := s.table[name]
 		if !ok {
 			continue // withdrawn meanwhile
 		}
-		p, err := s.routes.path(r.op(k))
+		p, err := s.routes.path(len(paths), r.raw, r.attrs, false)
 		if err != nil {
 			return err
 		}

@@ -242,10 +242,10 @@ func membershipUpdate(withdraw bool, n uint32) []byte {
 	nlri := append([]byte{96, 0, 0, 0xfd, 0xe8}, rt(65000, n)...)
 	var u update
 	if withdraw {
-		u.parts = []mpPart{{code: codeMPUnreach, flags: 0x80, family: familyRTC, start: []byte{0, 1, 132}, nlri: [][]byte{nlri}}}
+		u.parts = []mpPart{{code: codeMPUnreach, flags: 0x80, family: familyRTC, start: []byte{0, 1, 132}, nlri: nlri}}
 	} else {
 		u.parts = []mpPart{{
-			code: codeMPReach, flags: 0x80, family: familyRTC, start: []byte{0, 1, 132, 4, 127, 0, 0, 9, 0}, nlri: [][]byte{nlri},
+			code: codeMPReach, flags: 0x80, family: familyRTC, start: []byte{0, 1, 132, 4, 127, 0, 0, 9, 0}, nlri: nlri,
 		}}
 		u.rest = []byte{0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 0, 100}
 	}

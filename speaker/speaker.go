@@ -46,7 +46,7 @@ type Speaker struct {
 	toldAt  atomic.Int64 // when they were told of a route last, nanoseconds
 	engines []*engine    // one, and while it is being replaced its successor
 	routes  originator
-	table   map[evpn.RouteKey]ownRoute
+	table   map[string]ownRoute  // what we announce, by rawRoute.name
 	imports map[evpn.RT]struct{} // memberships that the engines have
 
 	configuring sync.Mutex // one configuration at a time
@@ -73,7 +73,7 @@ func New(cfg *config.Config, sink chan<- []evpn.Event, log logrus.FieldLogger) (
 	s := &Speaker{
 		log: log, sink: sink, engines: []*engine{e}, cfg: cfg, asn: cfg.ASN, routerID: cfg.RouterID,
 		quit: make(chan struct{}), imports: make(map[evpn.RT]struct{}), peers: make(map[netip.Addr]*peer),
-		listening: &listeners{}, table: make(map[evpn.RouteKey]ownRoute), worn: make(chan struct{}, 1), wearLimit: leastWear,
+		listening: &listeners{}, table: make(map[string]ownRoute), worn: make(chan struct{}, 1), wearLimit: leastWear,
 		announced: make(chan struct{}),
 	}
 	s.serving.Store(e)
@@ -142,28 +142,42 @@ func (s *Speaker) emit(batch []evpn.Event) {
 func (s *Speaker) Apply(ops []evpn.RouteOp) error {
 	s.routing.Lock()
 	defer s.routing.Unlock()
-	paths := make([]*apiutil.Path, 0, len(ops))
-	of := make([]*evpn.RouteOp, 0, len(ops))
 	var errs []error
+	for part := range slices.Chunk(ops, pathsPerCall) {
+		errs = append(errs, s.applyPart(part)...)
+	}
+	s.noteWear()
+	return errors.Join(errs...)
+}
+
+// applyPart is Apply for no more than go into one call of GoBGP. s.routing is held.
+func (s *Speaker) applyPart(ops []evpn.RouteOp) (errs []error) {
+	paths := make([]*apiutil.Path, 0, len(ops))
+	routes := make([]*rawRoute, 0, len(ops))
+	of := make([]*evpn.RouteOp, 0, len(ops))
 	for i := range ops {
-		p, err := s.routes.path(&ops[i])
+		op := &ops[i]
+		r, err := newRoute(&op.Route)
+		var p *apiutil.Path
+		if err == nil {
+			p, err = s.routes.path(len(paths), r, op.Attrs, op.Withdraw)
+		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", describe(&ops[i]), err))
+			errs = append(errs, fmt.Errorf("%s: %w", describe(op), err))
 			continue
 		}
-		paths, of = append(paths, p), append(of, &ops[i])
+		paths, routes, of = append(paths, p), append(routes, r), append(of, op)
 	}
 	s.tell(paths, func(i int, err error) {
 		errs = append(errs, fmt.Errorf("%s: %w", describe(of[i]), err))
 		of[i] = nil
 	})
-	for _, op := range of {
+	for i, op := range of {
 		if op != nil {
-			s.remember(op)
+			s.remember(routes[i], op)
 		}
 	}
-	s.noteWear()
-	return errors.Join(errs...)
+	return errs
 }
 
 // SetImportRTs makes rts the route targets whose routes we ask for (RFC 4684, RC-01). Only peers with RT constraint

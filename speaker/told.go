@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"encoding/binary"
+	"iter"
 
 	"github.com/evpnd/evpnd/evpn/wire"
 )
@@ -13,6 +14,9 @@ type told struct {
 	comparing bool
 	round     uint32
 	lost      bool // something went out that could not be read: the rest is no help any more
+
+	room update // what is being read, and
+	name []byte // of the route that is: room that is used again and again
 }
 
 // toldKey is a family and the NLRI of a route with all octets zero that do not name it: good for a withdraw.
@@ -28,45 +32,50 @@ type toldRoute struct {
 
 // update takes note of an UPDATE that is about to go out and returns it, less the withdraws of what the peer does not
 // have: GoBGP sends one when it has had no time to send the announcement (v4.8.0). While comparing it returns the part
-// that is news to the peer, which may be nothing.
+// that is news to the peer, which may be nothing. What it does not return of msg is lost.
 func (t *told) update(msg []byte) []byte {
-	u, ok := splitUpdate(msg)
-	if !ok {
+	u := &t.room
+	if t.lost || !u.split(msg) {
 		t.lost = true
 		return msg
 	}
 	if t.routes == nil {
 		t.routes = make(map[toldKey]toldRoute)
 	}
-	base := digest(fnvOffset, u.rest)
+	attrs := digest(fnvOffset, u.rest)
 	whole := true
 	for i := range u.parts {
 		p := &u.parts[i]
-		kept := p.nlri[:0]
-		for _, n := range p.nlri {
+		base, kept := digest(attrs, p.start), p.nlri[:0]
+		for n := range p.routes() {
 			if t.news(p, n, base) {
-				kept = append(kept, n)
+				kept = append(kept, n...) // to where it is, or before
 			}
 		}
 		whole = whole && len(kept) == len(p.nlri)
 		p.nlri = kept
 	}
-	if whole || t.lost {
+	if whole {
 		return msg
 	}
 	return u.message()
 }
 
-// news notes one route of an UPDATE, and reports whether it is to go out.
+// news notes one route of an UPDATE, and reports whether it is to go out. base is the digest of what comes before it.
 func (t *told) news(p *mpPart, nlri []byte, base uint64) bool {
-	key := toldKey{p.family, routeOf(p.family, nlri)}
-	had, known := t.routes[key]
+	t.name = appendRoute(t.name[:0], p.family, nlri)
+	had, known := t.routes[toldKey{p.family, string(t.name)}] // needs no string of its own
 	if p.code == codeMPUnreach {
-		delete(t.routes, key)
+		if known {
+			delete(t.routes, toldKey{p.family, string(t.name)})
+		}
 		return known
 	}
-	now := toldRoute{digest: digest(digest(base, p.start), nlri), round: t.round}
-	t.routes[key] = now
+	now := toldRoute{digest: digest(base, nlri), round: t.round}
+	if known && had == now {
+		return !t.comparing
+	}
+	t.routes[toldKey{p.family, string(t.name)}] = now
 	return !t.comparing || !known || had.digest != now.digest
 }
 
@@ -93,19 +102,21 @@ func (t *told) leftovers() []byte {
 func withdrawal(k toldKey) []byte {
 	start := binary.BigEndian.AppendUint16(nil, uint16(k.family>>16))
 	u := update{parts: []mpPart{{
-		code: codeMPUnreach, flags: 0x80, family: k.family, start: append(start, byte(k.family)), nlri: [][]byte{[]byte(k.nlri)},
+		code: codeMPUnreach, flags: 0x80, family: k.family, start: append(start, byte(k.family)), nlri: []byte(k.nlri),
 	}}}
 	return u.message()
 }
 
-// routeOf gives the NLRI with what does not name the route zeroed or cut off: ESI, labels and gateway (RFC 7432 §7.2,
-// RFC 9136 §3.1). Whatever it does not know names the route as a whole.
-func routeOf(f family, nlri []byte) string {
+// appendRoute appends the NLRI with what does not name the route zeroed or cut off: ESI, labels and gateway (RFC 7432
+// §7.2, RFC 9136 §3.1). Whatever it does not know names the route as a whole.
+func appendRoute(dst []byte, f family, nlri []byte) []byte {
 	const esi, tag = 2 + 8, 2 + 8 + 10
+	at := len(dst)
+	dst = append(dst, nlri...)
 	if f != familyEVPN || len(nlri) < tag+5 {
-		return string(nlri)
+		return dst
 	}
-	b := append([]byte(nil), nlri...)
+	b := dst[at:]
 	switch b[0] {
 	case 1: // label
 		if len(b) == 2+25 {
@@ -129,7 +140,7 @@ func routeOf(f family, nlri []byte) string {
 		clear(b[esi:tag])
 		clear(b[tag+5+address:])
 	}
-	return string(b)
+	return dst[:at+len(b)]
 }
 
 // FNV-1a, 64 bits: the same in every process.
@@ -161,18 +172,32 @@ type mpPart struct {
 	code, flags byte
 	family      family
 	start       []byte // of the value, before the NLRI
-	nlri        [][]byte
+	nlri        []byte // one after the other
 }
 
-// splitUpdate takes an UPDATE of our families apart; false: it is something else.
-func splitUpdate(msg []byte) (u update, ok bool) {
+// routes gives each NLRI.
+func (p *mpPart) routes() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for b := p.nlri; len(b) > 0; {
+			n := nlriLen(p.family, b)
+			if !yield(b[:n:n]) {
+				return
+			}
+			b = b[n:]
+		}
+	}
+}
+
+// split takes an UPDATE of our families apart; false: it is something else. What u held before is overwritten.
+func (u *update) split(msg []byte) bool {
+	u.parts, u.rest = u.parts[:0], u.rest[:0]
 	body := msg[wire.HeaderLen:]
 	if len(body) < 4 || binary.BigEndian.Uint16(body) != 0 || int(binary.BigEndian.Uint16(body[2:])) != len(body)-4 {
-		return u, false
+		return false
 	}
 	for b := body[4:]; len(b) > 0; {
 		if len(b) < 2 {
-			return u, false
+			return false
 		}
 		lengthOctets := 1
 		if b[0]&0x10 != 0 {
@@ -180,12 +205,12 @@ func splitUpdate(msg []byte) (u update, ok bool) {
 		}
 		code, value, next, ok := cutTLV(b[1:], lengthOctets)
 		if !ok {
-			return u, false
+			return false
 		}
 		if code == codeMPReach || code == codeMPUnreach {
 			p, ok := splitMP(code, b[0]&^0x10, value)
 			if !ok {
-				return u, false
+				return false
 			}
 			u.parts = append(u.parts, p)
 		} else {
@@ -193,7 +218,7 @@ func splitUpdate(msg []byte) (u update, ok bool) {
 		}
 		b = next
 	}
-	return u, true
+	return true
 }
 
 func splitMP(code, flags byte, value []byte) (p mpPart, ok bool) {
@@ -210,13 +235,12 @@ func splitMP(code, flags byte, value []byte) (p mpPart, ok bool) {
 	if len(value) < start {
 		return p, false
 	}
-	p = mpPart{code: code, flags: flags, family: familyAt(value, 2), start: value[:start]}
-	for b := value[start:]; len(b) > 0; {
+	p = mpPart{code: code, flags: flags, family: familyAt(value, 2), start: value[:start], nlri: value[start:]}
+	for b := p.nlri; len(b) > 0; {
 		n := nlriLen(p.family, b)
 		if n == 0 || n > len(b) {
 			return p, false
 		}
-		p.nlri = append(p.nlri, b[:n])
 		b = b[n:]
 	}
 	return p, true
@@ -243,15 +267,9 @@ func (u *update) message() []byte {
 			continue
 		}
 		any = true
-		size := len(p.start)
-		for _, n := range p.nlri {
-			size += len(n)
-		}
 		body = append(body, p.flags|0x10, p.code)
-		body = append(binary.BigEndian.AppendUint16(body, uint16(size)), p.start...)
-		for _, n := range p.nlri {
-			body = append(body, n...)
-		}
+		body = append(binary.BigEndian.AppendUint16(body, uint16(len(p.start)+len(p.nlri))), p.start...)
+		body = append(body, p.nlri...)
 	}
 	if !any {
 		return nil

@@ -75,8 +75,8 @@ func TestTold(t *testing.T) {
 	}
 }
 
-// TestRouteOf: an NLRI is known again by its name, whatever else it says, and its name withdraws it.
-func TestRouteOf(t *testing.T) {
+// TestAppendRoute: an NLRI is known again by its name, whatever else it says, and its name withdraws it.
+func TestAppendRoute(t *testing.T) {
 	rd := evpn.NewRD(netip.MustParseAddr("10.0.0.1"), 1)
 	esi := evpn.ESI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
 	prefix := evpn.RouteKey{Type: evpn.TypePrefix, RD: rd, IP: netip.MustParseAddr("10.2.0.0"), PrefixLen: 16}
@@ -94,7 +94,7 @@ func TestRouteOf(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				names[i] = routeOf(familyEVPN, nlri)
+				names[i] = string(appendRoute(nil, familyEVPN, nlri))
 			}
 			if names[0] != names[1] {
 				t.Errorf("%x is not %x", names[0], names[1])
@@ -122,7 +122,7 @@ func FuzzTold(f *testing.F) {
 		var m members
 		m.update(msg)
 		for _, one := range m.replay() {
-			if _, ok := splitUpdate(one); !ok {
+			if !new(update).split(one) {
 				t.Errorf("replayed %x", one)
 			}
 		}
@@ -130,7 +130,7 @@ func FuzzTold(f *testing.F) {
 		x.update(bytes.Clone(msg))
 		x.compare()
 		if again := x.update(bytes.Clone(msg)); !x.lost && len(again) > 0 {
-			if _, ok := splitUpdate(again); !ok {
+			if !new(update).split(again) {
 				t.Errorf("made %x of %x", again, msg)
 			}
 		}

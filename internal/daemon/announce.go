@@ -12,15 +12,16 @@ import (
 
 const (
 	routesPerApply = 4096             // handed to BGP in one go, so that a stop is noticed in between
-	coalesceAbove  = 1024             // routes that may wait before it is looked whether newer ones make some of them needless
+	coalesceAbove  = 1 << 16          // routes that may wait before it is looked whether newer ones make some of them needless
 	announceRetry  = 10 * time.Second // pause before what failed and is said only once is tried again
 )
 
 // announcement is what BGP is to be told.
 type announcement struct {
-	routes     []evpn.RouteOp // in order: an IP goes to another MAC by an announcement and then a withdraw
-	distinct   int            // of routes at the last coalesce
-	imports    []evpn.RT      // nil: as they were
+	routes     [][]evpn.RouteOp // in order, as the core put them out: an IP goes to another MAC by an announcement and then a withdraw
+	waiting    int              // how many
+	distinct   int              // how many were left by the last coalesce
+	imports    []evpn.RT        // nil: as they were
 	rdNumbers  map[evpn.VNI]uint16
 	releaseEoR bool
 	since      time.Time // when the first fact on a local host behind routes was taken in; zero: there is none
@@ -34,8 +35,11 @@ func (a *announcement) add(o evpn.Output, since time.Time) {
 	if a.since.IsZero() {
 		a.since = since
 	}
-	a.routes = append(a.routes, o.Routes...)
-	if len(a.routes) > 2*a.distinct+coalesceAbove {
+	if len(o.Routes) > 0 {
+		a.routes = append(a.routes, o.Routes)
+		a.waiting += len(o.Routes)
+	}
+	if a.waiting > 2*a.distinct+coalesceAbove {
 		a.coalesce()
 	}
 	if o.ImportRTs != nil {
@@ -51,22 +55,27 @@ func (a *announcement) add(o evpn.Output, since time.Time) {
 
 // coalesce drops every op on a route that a later one makes needless.
 func (a *announcement) coalesce() {
-	last := make(map[evpn.RouteKey]int, len(a.routes))
-	for i := range a.routes {
-		last[a.routes[i].Route.Key] = i
+	ops := make([]evpn.RouteOp, 0, a.waiting)
+	last := make(map[evpn.RouteKey]int, a.waiting)
+	for _, part := range a.routes {
+		for i := range part {
+			last[part[i].Route.Key] = len(ops) + i
+		}
+		ops = append(ops, part...)
 	}
-	kept := a.routes[:0]
-	for i, op := range a.routes {
+	kept := ops[:0]
+	for i, op := range ops {
 		if last[op.Route.Key] == i {
 			kept = append(kept, op)
 		}
 	}
-	clear(a.routes[len(kept):])
-	a.routes, a.distinct = kept, len(kept)
+	clear(ops[len(kept):])
+	a.routes = append(a.routes[:0], kept)
+	a.waiting, a.distinct = len(kept), len(kept)
 }
 
 func (a *announcement) empty() bool {
-	return len(a.routes) == 0 && a.imports == nil && a.rdNumbers == nil && !a.releaseEoR &&
+	return a.waiting == 0 && a.imports == nil && a.rdNumbers == nil && !a.releaseEoR &&
 		len(a.resets) == 0 && len(a.refreshes) == 0
 }
 
@@ -146,13 +155,19 @@ func (d *Daemon) tell(ctx context.Context, a announcement, open *unfinished) {
 			d.log.WithError(err).Error("route target memberships not announced")
 		}
 	}
-	for part := range slices.Chunk(a.routes, routesPerApply) {
-		if ctx.Err() != nil {
-			return
+	for i := range a.routes {
+		for part := range slices.Chunk(a.routes[i], routesPerApply) {
+			if ctx.Err() != nil {
+				return
+			}
+			if a.waiting >= floodAbove {
+				d.pace.hurry()
+			}
+			if err := d.bgp.Apply(part); err != nil && ctx.Err() == nil {
+				d.log.WithError(err).Error("route not announced")
+			}
 		}
-		if err := d.bgp.Apply(part); err != nil && ctx.Err() == nil {
-			d.log.WithError(err).Error("route not announced")
-		}
+		a.routes[i] = nil // a flood is long: let go of what has been said
 	}
 	if !a.since.IsZero() {
 		d.latency.advertise.Observe(time.Since(a.since).Seconds())

@@ -108,6 +108,7 @@ type Daemon struct {
 	latency  latencies
 	waiting  backlogs
 	rowLog   rowLog
+	pace     *pace
 	ready    atomic.Bool // the kernel has been read, and BGP has our routes
 	checks   *health.Server
 	manager  serviceManager
@@ -169,6 +170,7 @@ func New(opts Options) *Daemon {
 		resequenced: make(chan struct{}, 1),
 		started:     now,
 		latency:     newLatencies(),
+		pace:        newPace(),
 		instance:    strconv.FormatInt(now.UnixNano(), 36),
 		config:      configState{current: opts.Config, loaded: now},
 		checks:      health.NewServer(),

@@ -57,7 +57,7 @@ func TestFactsIn(t *testing.T) {
 // TestSlowBGP: while BGP takes its time, the owner decides and answers on, and of each route the last word waits.
 func TestSlowBGP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const flaps = 6000
+		const flaps = 2*coalesceAbove + 10_000
 		w := newWorld(t, "", func(_ *Options, w *world) { w.bgp.gate = make(chan struct{}) }).start()
 		w.report(attached(10), evpn.Synced{})
 		synctest.Wait() // the announcer is in Apply and stays there
@@ -93,16 +93,23 @@ func TestSlowBGP(t *testing.T) {
 func TestCoalesce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var a announcement
+		var all []evpn.RouteOp
 		var order []int // numbers of the ops, by the last one of each route
 		for i, n := range rapid.SliceOf(rapid.IntRange(0, 5)).Draw(t, "routes") {
 			op := evpn.RouteOp{Withdraw: i%3 == 0, Route: evpn.Route{Key: evpn.RouteKey{Tag: evpn.EthernetTag(n)}, Label1: uint32(i)}}
-			a.routes = append(a.routes, op)
-			order = append(slices.DeleteFunc(order, func(j int) bool { return a.routes[j].Route.Key == op.Route.Key }), i)
+			all = append(all, op)
+			order = append(slices.DeleteFunc(order, func(j int) bool { return all[j].Route.Key == op.Route.Key }), i)
+		}
+		for part := range slices.Chunk(all, rapid.IntRange(1, 4).Draw(t, "at once")) {
+			a.add(evpn.Output{Routes: part}, time.Time{})
 		}
 		a.coalesce()
 		var got []int
-		for _, op := range a.routes {
+		for _, op := range slices.Concat(a.routes...) {
 			got = append(got, int(op.Route.Label1))
+		}
+		if a.waiting != len(got) {
+			t.Fatalf("%d wait, it says %d", len(got), a.waiting)
 		}
 		if !slices.Equal(got, order) {
 			t.Fatalf("kept %v, want %v", got, order)

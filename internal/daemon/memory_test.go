@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"testing"
 )
@@ -35,5 +36,51 @@ func TestTidier(t *testing.T) {
 	}
 	if tidier.look() {
 		t.Error("tidied twice for the same flood")
+	}
+}
+
+// TestPace: the collector is kept away during a flood and runs as usual when it has been over for a while; a large heap is
+// collected as ever, and a pace that someone has chosen is left alone.
+func TestPace(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(usualPace))
+	now := func() int {
+		percent := debug.SetGCPercent(usualPace)
+		debug.SetGCPercent(percent)
+		return percent
+	}
+	runtime.GC()
+	p := newPace()
+	for _, step := range []struct {
+		name  string
+		do    func()
+		hurry bool
+	}{
+		{"no flood", p.look, false},
+		{"a flood", p.hurry, true},
+		{"it goes on", p.hurry, true},
+		{"just over", p.look, true},
+		{"over", p.look, false},
+		{"another one", p.hurry, true},
+		{"the end", p.end, false},
+	} {
+		step.do()
+		if got := now(); (got > 2*usualPace) != step.hurry || got < usualPace {
+			t.Errorf("%s: pace %d %%", step.name, got)
+		}
+	}
+	large := make([]byte, floodHeap/2)
+	p.hurry()
+	runtime.GC()
+	p.hurry()
+	if got := now(); got != usualPace {
+		t.Errorf("with a large heap: pace %d %%, want %d", got, usualPace)
+	}
+	runtime.KeepAlive(large)
+	debug.SetGCPercent(150)
+	for _, do := range []func(){p.hurry, p.look, p.look, p.end} {
+		do()
+	}
+	if got := now(); got != 150 {
+		t.Errorf("chosen: pace %d %%, want 150", got)
 	}
 }

@@ -114,7 +114,7 @@ func (d *Daemon) own(ctx context.Context) {
 		d.saveSoon(o)
 		out.add(o, since)
 		d.waiting.kernel.Store(int64(o.Backlog))
-		d.waiting.routes.Store(int64(len(out.routes)))
+		d.waiting.routes.Store(int64(out.waiting))
 		d.noteAll(o.Notes, now)
 		d.logEvents(now)
 		d.tellWatchers()
