@@ -104,12 +104,13 @@ func (v *vteps) mended(a netip.Addr) {
 }
 
 // adopt replaces what is known by a dump: a pair is ours when nexthop and group have our protocol, the FDB flag and ids
-// of our range that belong together; the gateway names the VTEP. A pair that was known and says something else now keeps
-// its VTEP, since rows of ours point to it, but is spoiled. Halves of pairs and second pairs of one VTEP are returned as
-// leftovers to be removed.
-func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
+// of our range that belong together; the gateway names the VTEP. A pair that was known keeps its VTEP, since rows of ours
+// point to it, but is spoiled when it says something else now. Halves of pairs and second pairs of one VTEP are returned as
+// leftovers to be removed; lost are the VTEPs whose pair was known and is not there any more, of which the watcher will not
+// tell: their notifications may be under way, and name nothing that is known.
+func (v *vteps) adopt(dump []nexthop) (leftovers []uint32, lost []netip.Addr) {
 	if v.dst {
-		return nil
+		return nil, nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -142,11 +143,16 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 	}
 	for group, a := range was {
 		first := group - 1
-		if there[first] && there[group] && (gateways[first] != a || !groups[group]) {
-			v.group[a], v.vtep[group], v.spoiled[a] = group, a, true
-			delete(gateways, first)
-			delete(v.foreign, first)
+		if !there[first] || !there[group] {
+			lost = append(lost, a)
+			continue
 		}
+		v.group[a], v.vtep[group] = group, a
+		if gateways[first] != a || !groups[group] {
+			v.spoiled[a] = true
+		}
+		delete(gateways, first)
+		delete(v.foreign, first)
 	}
 	for _, id := range slices.Sorted(maps.Keys(gateways)) {
 		a := gateways[id]
@@ -167,7 +173,7 @@ func (v *vteps) adopt(dump []nexthop) (leftovers []uint32) {
 			leftovers = append(leftovers, group)
 		}
 	}
-	return append(leftovers, v.takeIdleSinks()...)
+	return append(leftovers, v.takeIdleSinks()...), lost
 }
 
 // inUse is the number of pairs of our range that someone else uses, as last read.

@@ -136,12 +136,19 @@ func (p *pending) tamper(k evpn.EntryKey) {
 	}
 }
 
-// loseNexthop notes that someone else deleted the nexthop of a VTEP.
-func (p *pending) loseNexthop(vtep netip.Addr) {
+// loseNexthops notes that someone else deleted the nexthops of VTEPs, or a half of them. The table of VTEPs is read before that
+// is reported: an addition that follows must not find what is left of them.
+func (p *pending) loseNexthops(vteps ...netip.Addr) {
+	if len(vteps) == 0 {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.signal()
-	p.nexthops[vtep] = struct{}{}
+	for _, a := range vteps {
+		p.nexthops[a] = struct{}{}
+	}
+	p.rereads[0] = struct{}{}
 	p.concerns++
 }
 

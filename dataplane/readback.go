@@ -44,6 +44,7 @@ type observer struct {
 	vteps  *vteps
 	floods *floods
 	views  map[evpn.VNI]*view
+	lost   []netip.Addr // VTEPs whose nexthops were found to be gone
 }
 
 // observe reads VNIs back; 0 is the table of VTEPs, which is read first since rows name its groups. Nobody of ours may
@@ -93,7 +94,9 @@ func (o *observer) readVTEPs() error {
 	if err != nil {
 		return fmt.Errorf("dump nexthops: %w", err)
 	}
-	for _, id := range o.vteps.adopt(found) {
+	leftovers, lost := o.vteps.adopt(found)
+	o.lost = append(o.lost, lost...)
+	for _, id := range leftovers {
 		err := o.rtnl.do(unix.RTM_DELNEXTHOP, 0, func(b []byte) []byte { return putNexthopID(b, id) })
 		if err != nil && !gone(err) {
 			return fmt.Errorf("delete unused nexthop %d: %w", id, err)

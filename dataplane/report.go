@@ -131,6 +131,7 @@ func (d *Dataplane) observe(r *rtnl, vnis []evpn.VNI) ([]evpn.Event, error) {
 func (d *Dataplane) observeHeld(r *rtnl, vnis []evpn.VNI) ([]evpn.Event, error) {
 	written := d.written.Load()
 	o := observer{rtnl: r, topo: d.topo, vteps: d.vteps, floods: d.floods}
+	defer func() { d.pending.loseNexthops(o.lost...) }()
 	for range 2 {
 		shifts := d.counts.shifts.Load()
 		events, err := o.observe(vnis, written)

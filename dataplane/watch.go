@@ -336,9 +336,9 @@ func (w *watcher) nexthop(n nexthop, del bool) {
 	}
 	if del {
 		w.vteps.forget(vtep, false)
-		w.pending.loseNexthop(vtep)
-	} else {
-		w.pending.tamper(evpn.EntryKey{Table: evpn.TableVTEP, Addr: vtep})
+		w.pending.loseNexthops(vtep)
+		return
 	}
+	w.pending.tamper(evpn.EntryKey{Table: evpn.TableVTEP, Addr: vtep})
 	w.pending.reread(0)
 }
