@@ -278,8 +278,5 @@ func (c *Core) nexthopsGone(ev NexthopsGone) {
 			c.changed(h)
 		}
 		c.noteDrift(map[VNI]int{v.vni: len(lost)})
-		if len(lost) > 0 && len(v.macs)+len(v.ips) < auditAtOnce { // the nexthop may go again while this is written: look once more
-			c.readBack[v.vni] = true
-		}
 	}
 }
