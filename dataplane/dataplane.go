@@ -118,7 +118,7 @@ func (d *Dataplane) open(receiveBuffer int) (err error) {
 	}
 	d.watcher = &watcher{
 		topo: d.topo, floods: d.floods, expected: d.expected, standIns: d.standIns, replaced: d.replaced, echoes: d.echoes,
-		pending: d.pending, counts: &d.counts, log: d.log, buf: make([]byte, datagram),
+		pending: d.pending, counts: &d.counts, log: d.log, buf: make([]byte, datagram), overOurs: overOurs{},
 	}
 	for _, s := range []**rtnl{&d.writer.rtnl, &d.watcher.rtnl, &d.manager.rtnl, &d.reader} {
 		if *s, err = dialRTNL(); err != nil {

@@ -16,6 +16,7 @@
 //   - ways.go, park.go: whether the underlay leads to a VTEP; how frames to one that it does not lead to are dropped.
 //   - ownaddresses.go: what no host may claim; read whenever ways.go looks.
 //   - rowfilter.go, echo.go: which notifications are the echo of our own writes; rows with our mark that others wrote.
+//   - giveback.go: neighbours that someone wrote over ours while we removed ours.
 //   - sweep.go: nothing of ours stays where an attachment was.
 //   - leftover.go: what other daemons left, for an operator who wants it gone.
 //   - rtnl.go, message.go: the socket: batches with one acknowledgement, dumps; the bytes of a message.
@@ -57,5 +58,6 @@
 // else can be known: the writer takes in what has been notified up to that moment, and the core has been told all of it
 // (KernelBatch.AsOf, pending.concerns). Then a delete is one message for both halves, of which the kernel leaves the bridge's alone
 // when it has moved to another port, and a move to another VTEP is one message for the VXLAN device's half. What is refused is
-// looked at after all. Between the last notification and the write is as much time as there was between look and write.
+// looked at after all. Between the last notification and the write is as much time as there was between look and write; a
+// neighbour that someone writes just then goes instead of ours, and is given back (giveback.go).
 package dataplane

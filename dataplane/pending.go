@@ -41,6 +41,7 @@ type pending struct {
 	nexthops map[netip.Addr]struct{} // VTEPs whose nexthops someone else deleted
 	rereads  map[evpn.VNI]struct{}
 	left     []*attached // attachments as they were, whose rows are to be swept up
+	taken    []row       // neighbours of others that are to be given back
 	overrun  bool        // messages were lost: everything is to be read anew
 	doubt    bool        // rows of ours may have been altered unseen
 	concerns uint64      // how often something was noted that entries of ours may be affected by
@@ -55,6 +56,7 @@ type work struct {
 	nexthops []netip.Addr
 	rereads  []evpn.VNI
 	left     []*attached
+	taken    []row
 	overrun  bool
 	doubt    bool
 	concerns uint64 // ever, up to now
@@ -71,7 +73,7 @@ func (p *pending) clear() {
 	p.index, p.hosts = map[any]int{}, nil
 	p.tampered = map[evpn.VNI]map[evpn.EntryKey]struct{}{}
 	p.nexthops = map[netip.Addr]struct{}{}
-	p.rereads, p.left = map[evpn.VNI]struct{}{}, nil
+	p.rereads, p.left, p.taken = map[evpn.VNI]struct{}{}, nil, nil
 	p.overrun, p.doubt = false, false
 }
 
@@ -113,6 +115,14 @@ func (p *pending) leave(ats ...*attached) {
 	defer p.signal()
 	p.left = append(p.left, ats...)
 	p.concerns++
+}
+
+// giveBack notes a neighbour of someone else's that went instead of ours.
+func (p *pending) giveBack(r row) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	p.taken = append(p.taken, r)
 }
 
 // tamper notes that someone else changed or removed an entry of ours.
@@ -184,7 +194,7 @@ func (p *pending) doubted() {
 func (p *pending) take() work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, overrun: p.overrun, doubt: p.doubt, concerns: p.concerns}
+	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, taken: p.taken, overrun: p.overrun, doubt: p.doubt, concerns: p.concerns}
 	for _, vni := range slices.Sorted(maps.Keys(p.vnis)) {
 		if at := p.vnis[vni]; at != nil {
 			w.up = append(w.up, at)

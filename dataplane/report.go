@@ -71,6 +71,7 @@ func (d *Dataplane) reportLoop(ctx context.Context, sink chan<- []evpn.Event) er
 func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 	var events []evpn.Event
 	swept := d.sweep(w.left)
+	d.giveBack(w.taken)
 	for _, vni := range w.down {
 		events = append(events, evpn.AttachmentDown{VNI: vni})
 	}

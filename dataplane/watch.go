@@ -31,6 +31,7 @@ type watcher struct {
 	standIns *rowSet
 	replaced *rowSet
 	echoes   *echoes
+	overOurs overOurs
 	unseen   bool // marked rows were lost; watchEchoes only
 	pending  *pending
 	counts   *counters
@@ -145,6 +146,7 @@ func (w *watcher) recover(ctx context.Context) error {
 	}
 	w.expected.clear()
 	w.replaced.clear()
+	clear(w.overOurs)
 	links, err := dumpLinks(w.rtnl, 0)
 	for err != nil {
 		w.log.WithError(err).Warn("links not read back")
@@ -201,9 +203,11 @@ func (w *watcher) row(r row, del bool) {
 	w.topo.settle()
 	switch {
 	case r.family != unix.AF_BRIDGE:
-		for _, at := range w.topo.onBridge(r.ifindex) {
+		ats := w.topo.onBridge(r.ifindex)
+		for _, at := range ats {
 			w.neighbor(at, r, del)
 		}
+		w.overOurs.follow(r, del || len(ats) == 0)
 	case r.self():
 		if at := w.topo.onDevice(r.ifindex); at != nil {
 			w.deviceRow(at, r, del)
@@ -311,6 +315,9 @@ func (w *watcher) neighbor(at *attached, r row, del bool) {
 		// The last word on a row has neither its flags nor its state. A protocol number is a daemon's, never the cache's.
 		stoodIn, expected := w.standIns.take(key), w.expected.take(key)
 		tampered = !expected && (stoodIn || r.proto != unix.RTPROT_UNSPEC)
+		if theirs, overOurs := w.overOurs[key]; overOurs && expected {
+			w.pending.giveBack(theirs)
+		}
 	}
 	if tampered {
 		w.pending.tamper(evpn.EntryKey{Table: evpn.TableNeighbor, VNI: at.VNI, Addr: r.dst})
