@@ -331,9 +331,11 @@ func (l *lab) entries() map[evpn.EntryKey]evpn.Entry {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	for _, e := range events[0].(evpn.Observed).Entries {
-		if e.Ours {
-			all[e.Key] = e.Entry
+	for _, ev := range events { // none where the bridge has just gone
+		for _, e := range ev.(evpn.Observed).Entries {
+			if e.Ours {
+				all[e.Key] = e.Entry
+			}
 		}
 	}
 	return all

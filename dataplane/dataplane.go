@@ -240,12 +240,16 @@ func (d *Dataplane) undisturbed(asOf uint64) bool {
 }
 
 // ReadBack says what the kernel holds for each of vnis, 0 being the table of VTEPs. asOf is the last batch applied. It
-// is silent about local hosts (nil MACs and IPs): only Run knows the order of a dump and of what it saw change.
+// is silent about local hosts (nil MACs and IPs): only Run knows the order of a dump and of what it saw change. After an error
+// Run reads all of vnis, and reports them as it does what it reads by itself.
 func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) ([]evpn.Event, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	events, err := d.observe(d.writer.rtnl, vnis)
+	if err != nil {
+		d.pending.reread(vnis...)
+	}
 	for i, ev := range events {
 		o := ev.(evpn.Observed)
 		o.AsOf, o.MACs, o.IPs = asOf, nil, nil

@@ -36,7 +36,7 @@ func (d *Dataplane) ClearForeign(vni evpn.VNI, flood, remove bool) ([]Leftover, 
 		return nil, fmt.Errorf("entries of others in VNI %d: %w", vni, ErrNotServed)
 	}
 	o := observer{rtnl: d.writer.rtnl, topo: d.topo, vteps: d.vteps, floods: d.floods, views: map[evpn.VNI]*view{}}
-	if err := o.readRows([]*attached{at}); err != nil {
+	if err := o.dumpRows([]*attached{at}, at.bridge, at.bridge); err != nil {
 		return nil, fmt.Errorf("entries of others: %w", err)
 	}
 	found := d.leftovers(o.views[vni], flood)

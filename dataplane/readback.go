@@ -114,13 +114,17 @@ func (o *observer) vtepTable(asOf uint64) evpn.Observed {
 	return table
 }
 
-// readRows dumps FDBs and neighbours of the attachments into their views.
+// readRows dumps FDBs and neighbours of the attachments into their views. One whose bridge has gone meanwhile has no view:
+// AttachmentDown is on its way.
 func (o *observer) readRows(ats []*attached) error {
 	if len(ats) > wholeDump {
 		return o.dumpRows(ats, 0, 0)
 	}
 	for _, at := range ats {
-		if err := o.dumpRows([]*attached{at}, at.bridge, at.bridge); err != nil {
+		switch err := o.dumpRows([]*attached{at}, at.bridge, at.bridge); {
+		case gone(err):
+			delete(o.views, at.VNI)
+		case err != nil:
 			return fmt.Errorf("vni %d: %w", at.VNI, err)
 		}
 	}
