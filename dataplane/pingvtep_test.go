@@ -65,6 +65,9 @@ func beFarEnd() {
 			}
 			d.WatchVTEPs(list)
 		case "flood":
+			for !d.watcher.catchUp() { // with what was done to the devices
+				time.Sleep(time.Millisecond)
+			}
 			for _, at := range d.topo.all() {
 				op := evpn.KernelOp{Key: evpn.EntryKey{Table: evpn.TableFlood, VNI: at.VNI, Addr: addr}, Del: len(words) > 2}
 				d.Apply(ctx, evpn.KernelBatch{Ops: []evpn.KernelOp{op}})
@@ -392,7 +395,7 @@ func TestPingVTEP(t *testing.T) {
 // untilFaults pings until the faults are these: the far end hears of its devices' changes by itself.
 func (u *underlayLab) untilFaults(want []string) (steps []PingStep) {
 	u.t.Helper()
-	for range 5 {
+	for begun := time.Now(); time.Since(begun) < deadline; time.Sleep(5 * time.Millisecond) {
 		if steps = u.ping(); slices.Equal(faultsOf(steps), want) {
 			return steps
 		}
