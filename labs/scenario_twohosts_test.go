@@ -198,10 +198,11 @@ type monitor struct {
 	lab     *Lab
 	node    string
 	process *Process
+	canary  string // MAC of a row that is added and deleted to see that the monitor listens
 }
 
-// canary is a row that is added and deleted to see that the monitor listens.
-const canary = "02:00:00:64:cc:cc"
+// canaries begin the canaries of all monitors. Each node has its own: of the others' there are remote rows for a moment.
+const canaries = "02:00:00:64:cc:"
 
 func startMonitor(t *testing.T, ctx context.Context, lab *Lab, node string) monitor {
 	t.Helper()
@@ -209,20 +210,20 @@ func startMonitor(t *testing.T, ctx context.Context, lab *Lab, node string) moni
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := monitor{lab: lab, node: node, process: p}
-	m.canary(t, ctx, 1)
+	m := monitor{lab: lab, node: node, process: p, canary: fmt.Sprintf("%s%02x", canaries, node[len(node)-1])}
+	m.listens(t, ctx, 1)
 	return m
 }
 
-// canary waits until the monitor has reported n deletions of the row or more, deleting it time and again.
-func (m monitor) canary(t *testing.T, ctx context.Context, n int) {
+// listens waits until the monitor has reported n deletions of the canary or more, deleting it time and again.
+func (m monitor) listens(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
 	within(t, ctx, 10*time.Second, "the monitor of "+m.node+" listens", func() error {
-		run(t, ctx, m.lab, m.node, "bridge fdb add "+canary+" dev eth2 master static")
-		run(t, ctx, m.lab, m.node, "bridge fdb del "+canary+" dev eth2 master")
+		run(t, ctx, m.lab, m.node, "bridge fdb add "+m.canary+" dev eth2 master static")
+		run(t, ctx, m.lab, m.node, "bridge fdb del "+m.canary+" dev eth2 master")
 		log, err := os.ReadFile(m.process.Log)
-		if err == nil && strings.Count(string(log), "Deleted "+canary) < n {
-			err = fmt.Errorf("no %s in %q", canary, log)
+		if err == nil && strings.Count(string(log), "Deleted "+m.canary) < n {
+			err = fmt.Errorf("no %s in %q", m.canary, log)
 		}
 		return err
 	})
@@ -235,7 +236,7 @@ func (m monitor) wantNothingDeleted(t *testing.T, ctx context.Context, devices .
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.canary(t, ctx, strings.Count(string(log), "Deleted "+canary)+1) // all that came before has been reported
+	m.listens(t, ctx, strings.Count(string(log), "Deleted "+m.canary)+1) // all that came before has been reported
 	if err := m.process.Stop(ctx, unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func (m monitor) wantNothingDeleted(t *testing.T, ctx context.Context, devices .
 	}
 	for line := range strings.Lines(string(log)) {
 		meant := len(devices) == 0 || slices.ContainsFunc(devices, func(dev string) bool { return strings.Contains(line, " dev "+dev+" ") })
-		if meant && strings.HasPrefix(line, "Deleted") && !strings.Contains(line, canary) {
+		if meant && strings.HasPrefix(line, "Deleted") && !strings.Contains(line, canaries) {
 			t.Errorf("%s: %s", m.node, line)
 		}
 	}
