@@ -339,6 +339,10 @@ func (c *core) take(events []evpn.Event) {
 			c.localMAC(ev)
 		case evpn.LocalIP:
 			c.localIP(ev)
+		case evpn.NeighborsGone:
+			for _, k := range ev.IPs {
+				c.localIP(evpn.LocalIP{VNI: k.VNI, IP: k.IP, Gone: true})
+			}
 		case evpn.Observed:
 			if ev.VNI == 0 || ev.IPs != nil { // not the local hosts of the first report
 				c.observed[ev.VNI]++

@@ -37,6 +37,7 @@ type pending struct {
 	vnis     map[evpn.VNI]*attached // attachments to report; nil: gone
 	index    map[any]int            // key → place in hosts
 	hosts    []evpn.Event
+	freed    []evpn.IPKey // IPs without a neighbour of a host; what hosts says of them is younger
 	tampered map[evpn.VNI]map[evpn.EntryKey]struct{}
 	nexthops map[netip.Addr]struct{} // VTEPs whose nexthops someone else deleted
 	rereads  map[evpn.VNI]struct{}
@@ -52,6 +53,7 @@ type work struct {
 	up       []*attached
 	down     []evpn.VNI
 	hosts    []evpn.Event
+	freed    []evpn.IPKey
 	tampered []evpn.EntryKey
 	nexthops []netip.Addr
 	rereads  []evpn.VNI
@@ -70,7 +72,7 @@ func newPending() *pending {
 
 func (p *pending) clear() {
 	p.vnis = map[evpn.VNI]*attached{}
-	p.index, p.hosts = map[any]int{}, nil
+	p.index, p.hosts, p.freed = map[any]int{}, nil, nil
 	p.tampered = map[evpn.VNI]map[evpn.EntryKey]struct{}{}
 	p.nexthops = map[netip.Addr]struct{}{}
 	p.rereads, p.left, p.taken = map[evpn.VNI]struct{}{}, nil, nil
@@ -91,12 +93,33 @@ func (p *pending) host(key any, ev evpn.Event) {
 		return
 	}
 	if len(p.hosts) >= pendingLimit {
-		p.index, p.hosts, p.overrun = map[any]int{}, nil, true
-		p.concerns++
+		p.giveUp()
 		return
 	}
 	p.index[key] = len(p.hosts)
 	p.hosts = append(p.hosts, ev)
+}
+
+// free notes that no neighbour of a host has an IP. Each delete of ours says so as well, by the thousand.
+func (p *pending) free(vni evpn.VNI, ip netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.signal()
+	if i, ok := p.index[ipKey{vni, ip}]; ok {
+		p.hosts[i] = evpn.LocalIP{VNI: vni, IP: ip, Gone: true}
+		return
+	}
+	if len(p.freed) >= pendingLimit {
+		p.giveUp()
+		return
+	}
+	p.freed = append(p.freed, evpn.IPKey{VNI: vni, IP: ip})
+}
+
+// giveUp has everything read anew instead of what is known of hosts. mu is held.
+func (p *pending) giveUp() {
+	p.index, p.hosts, p.freed, p.overrun = map[any]int{}, nil, nil, true
+	p.concerns++
 }
 
 // attachment notes an attachment to report; at is nil when the VNI has no device any more.
@@ -194,7 +217,7 @@ func (p *pending) doubted() {
 func (p *pending) take() work {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := work{hosts: p.hosts, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, taken: p.taken, overrun: p.overrun, doubt: p.doubt, concerns: p.concerns}
+	w := work{hosts: p.hosts, freed: p.freed, rereads: slices.Sorted(maps.Keys(p.rereads)), left: p.left, taken: p.taken, overrun: p.overrun, doubt: p.doubt, concerns: p.concerns}
 	for _, vni := range slices.Sorted(maps.Keys(p.vnis)) {
 		if at := p.vnis[vni]; at != nil {
 			w.up = append(w.up, at)

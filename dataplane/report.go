@@ -79,6 +79,9 @@ func (d *Dataplane) report(w work) ([]evpn.Event, error) {
 		d.manage(at)
 		events = append(events, evpn.AttachmentUp{Attachment: at.Attachment})
 	}
+	if len(w.freed) > 0 {
+		events = append(events, evpn.NeighborsGone{IPs: w.freed})
+	}
 	events = append(events, w.hosts...)
 	if len(w.tampered) > 0 {
 		d.counts.tampered.Add(uint64(len(w.tampered)))

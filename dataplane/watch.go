@@ -325,9 +325,7 @@ func (w *watcher) neighbor(at *attached, r row, del bool) {
 	switch {
 	case del || r.state&unix.NUD_FAILED != 0 || r.ext():
 		if r.dst.IsGlobalUnicast() {
-			ip := localIP(at, r)
-			ip.Gone = true
-			w.pending.host(ipKey{at.VNI, r.dst}, ip)
+			w.pending.free(at.VNI, r.dst)
 		}
 	case r.state&unix.NUD_INCOMPLETE == 0 && isHost(at, r):
 		w.pending.host(ipKey{at.VNI, r.dst}, localIP(at, r))

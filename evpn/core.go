@@ -166,6 +166,10 @@ func (c *Core) Handle(ev Event, now time.Time) {
 		c.localMAC(ev, now)
 	case LocalIP:
 		c.localIP(ev, now)
+	case NeighborsGone:
+		for _, k := range ev.IPs {
+			c.localIP(LocalIP{VNI: k.VNI, IP: k.IP, Gone: true}, now)
+		}
 	case Sighted:
 		c.sightedMAC(ev)
 	case VTEPReachable:

@@ -141,6 +141,9 @@ type LocalIP struct {
 	Heard time.Time
 }
 
+// NeighborsGone says for each IP what a LocalIP of WitnessNeighbor with Gone does.
+type NeighborsGone struct{ IPs []IPKey }
+
 // Sighted says that a host sent a frame which tells of no binding. LocalIP from a frame implies it.
 type Sighted struct {
 	VNI  VNI
@@ -245,6 +248,7 @@ func (AttachmentUp) event()   {}
 func (AttachmentDown) event() {}
 func (LocalMAC) event()       {}
 func (LocalIP) event()        {}
+func (NeighborsGone) event()  {}
 func (Sighted) event()        {}
 func (Observed) event()       {}
 func (VTEPReachable) event()  {}

@@ -579,7 +579,7 @@ func (x *chaos) withdrawAll() {
 			x.tell(LocalMAC{VNI: vni, MAC: mac, Gone: true})
 		}
 		for _, ip := range worldIPs {
-			x.tell(LocalIP{VNI: vni, IP: ip, Gone: true})
+			x.tell(NeighborsGone{IPs: []IPKey{{vni, ip}}})
 		}
 	}
 	x.now = x.now.Add(confirmWithin) // frames of hosts that the bridge never had
