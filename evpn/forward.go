@@ -280,14 +280,14 @@ func (c *Core) enqueue(h holder) {
 	}
 	s.set(queued, true)
 	t := h.key().Table
-	queue := &c.pending[t]
+	q := &c.pending[t]
 	if v := vrfOf(h); v != nil {
 		if v.waiting < expressWaiting {
-			queue = &c.express[t]
+			q = &c.express[t]
 		}
 		v.waiting++
 	}
-	*queue = append(*queue, h)
+	q.add(h)
 }
 
 // nextBatch takes the next ops off the queues, in the order in which the kernel must see them: a VTEP before the MACs
@@ -323,17 +323,16 @@ func (c *Core) nextBatch() KernelBatch {
 func (c *Core) waiting() int {
 	n := 0
 	for t := range c.pending {
-		n += len(c.pending[t]) + len(c.express[t])
+		n += c.pending[t].len() + c.express[t].len()
 	}
 	return n
 }
 
 // takeVTEPs sends the VTEPs that come and returns those that go.
 func (c *Core) takeVTEPs(b *KernelBatch) (leaving []*vtep) {
-	queue := c.pending[TableVTEP]
-	c.pending[TableVTEP] = nil
-	for _, h := range queue {
-		t := h.(*vtep)
+	queue := &c.pending[TableVTEP]
+	for range queue.len() {
+		t := queue.next().(*vtep)
 		switch {
 		case t.place.settled():
 			t.place.set(queued, false)
@@ -364,11 +363,9 @@ func vrfOf(h holder) *macVRF {
 }
 
 // take sends what waits in a queue, until the batch has most ops.
-func (c *Core) take(b *KernelBatch, waiting *[]holder, most int) {
-	queue := *waiting
-	n := 0
-	for ; n < len(queue) && len(b.Ops) < most; n++ {
-		h := queue[n]
+func (c *Core) take(b *KernelBatch, waiting *queue, most int) {
+	for waiting.len() > 0 && len(b.Ops) < most {
+		h := waiting.next()
 		vrfOf(h).waiting--
 		if s := h.slot(); s.settled() {
 			s.set(queued, false)
@@ -376,11 +373,6 @@ func (c *Core) take(b *KernelBatch, waiting *[]holder, most int) {
 			continue
 		}
 		c.send(b, h)
-	}
-	clear(queue[:n])
-	*waiting = queue[n:]
-	if n == len(queue) {
-		*waiting = emptied(queue)
 	}
 }
 
