@@ -298,7 +298,7 @@ func (c *Core) nextBatch() KernelBatch {
 	}
 	b := KernelBatch{Seq: c.batch + 1, AsOf: c.reported}
 	if n := c.waiting(); n > 0 {
-		b.Ops = make([]KernelOp, 0, min(n, maxBatchOps))
+		b.Ops = c.history.kernel.room(min(n, maxBatchOps))
 	}
 	leaving := c.takeVTEPs(&b)
 	const half = maxBatchOps / 2 // many VNIs that always have a little to write must not keep the others from it

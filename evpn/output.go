@@ -77,7 +77,8 @@ type KernelOp struct {
 	Stood bool
 }
 
-// KernelBatch is a run of ops that are to be applied in order.
+// KernelBatch is a run of ops that are to be applied in order. Ops are not to be changed, nor to be looked at when Applied
+// has been handed in: the core writes later batches in their place.
 type KernelBatch struct {
 	Seq  uint64 // counts up by one from 1
 	AsOf uint64 // Number of the last Reported; what was noticed later is not in the ops
