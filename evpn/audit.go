@@ -116,7 +116,7 @@ func (c *Core) auditChunk() (keys []EntryKey) {
 }
 
 // size is the number of entries of a MAC-VRF.
-func (v *macVRF) size() int { return len(v.flood) + len(v.macs) + len(v.ips) }
+func (v *macVRF) size() int { return len(v.flood) + len(v.macs) + v.ips.len() }
 
 // looked compares what was looked up with what we believe.
 func (c *Core) looked(ev Looked) {

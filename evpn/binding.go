@@ -45,7 +45,7 @@ func (c *Core) localIP(ev LocalIP, now time.Time) {
 	if !ev.Gone && !v.canBeHost(ev.MAC) {
 		return
 	}
-	e := v.ips[ev.IP]
+	e := v.ips.get(ev.IP)
 	switch {
 	case ev.Source != WitnessNeighbor && ev.Gone:
 		if m := v.macs[ev.MAC]; e != nil && e.local != nil && e.local.mac == ev.MAC && m.isAt(ev.Port) {

@@ -112,7 +112,7 @@ func (c *Core) explainMAC(v *macVRF, mac MAC) *explaining {
 
 // explainIP is nil when the MAC-VRF knows nothing of the IP.
 func (c *Core) explainIP(v *macVRF, ip netip.Addr) *explaining {
-	e := v.ips[ip]
+	e := v.ips.get(ip)
 	if e == nil || e.binding() == nil && e.routes.len() == 0 && !e.place.have.there() {
 		return nil
 	}

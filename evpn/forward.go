@@ -155,7 +155,7 @@ func (v *macVRF) holders() iter.Seq[holder] {
 				return
 			}
 		}
-		for _, e := range v.ips {
+		for e := range v.ips.all() {
 			if !yield(e) {
 				return
 			}

@@ -56,7 +56,7 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 		return
 	}
 	c.sightedMAC(Sighted{VNI: ev.VNI, MAC: ev.MAC, Port: ev.Port})
-	e := v.ips[ev.IP]
+	e := v.ips.get(ev.IP)
 	b := binding{said: said{mac: ev.MAC, router: ev.Router}}
 	if e != nil && e.local != nil && e.local.mac == ev.MAC {
 		c.formerAnswers(e, now)
@@ -214,7 +214,7 @@ func (c *Core) ageBindings(now time.Time) {
 	for ; n < len(c.ageing) && !now.Before(c.ageing[n].due); n++ {
 		e := c.ageing[n].ipEntry
 		e.ageing = false
-		if e.local == nil || !e.local.framed || e.vrf.ips[e.ip] != e || c.vrfs[e.vrf.vni] != e.vrf {
+		if e.local == nil || !e.local.framed || e.vrf.ips.get(e.ip) != e || c.vrfs[e.vrf.vni] != e.vrf {
 			continue
 		}
 		m := e.vrf.macs[e.local.mac]

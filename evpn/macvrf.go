@@ -18,7 +18,7 @@ type macVRF struct {
 	derived
 
 	macs  map[MAC]*macEntry
-	ips   map[netip.Addr]*ipEntry
+	ips   ipTable
 	flood map[netip.Addr]*floodEntry
 	sets  map[setKey]*Attrs // attributes of our own routes
 
@@ -157,10 +157,10 @@ func (v *macVRF) mac(mac MAC) *macEntry {
 }
 
 func (v *macVRF) ip(ip netip.Addr) *ipEntry {
-	e := v.ips[ip]
+	e := v.ips.get(ip)
 	if e == nil {
 		e = &ipEntry{vrf: v, ip: ip}
-		v.ips[ip] = e
+		v.ips.put(e)
 	}
 	return e
 }
@@ -179,7 +179,7 @@ func (v *macVRF) macsInOrder() []*macEntry {
 }
 
 func (v *macVRF) ipsInOrder() []*ipEntry {
-	return slices.SortedFunc(maps.Values(v.ips), func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+	return slices.SortedFunc(v.ips.all(), func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
 }
 
 func (v *macVRF) floodInOrder() []*floodEntry {
@@ -221,7 +221,7 @@ func (c *Core) attachmentUp(at Attachment, now time.Time) {
 	v := c.vrfs[at.VNI]
 	if v == nil {
 		v = &macVRF{
-			vni: at.VNI, derived: c.derive(c.cfg, at.VNI), macs: map[MAC]*macEntry{}, ips: map[netip.Addr]*ipEntry{},
+			vni: at.VNI, derived: c.derive(c.cfg, at.VNI), macs: map[MAC]*macEntry{},
 			flood: map[netip.Addr]*floodEntry{}, sets: map[setKey]*Attrs{},
 		}
 		c.changeImports(func() {

@@ -117,7 +117,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 		c.dirtyIP(e)
 	}
 	for p := range m.routes.all() {
-		if e := v.ips[p.ip.addr()]; e != nil {
+		if e := v.ips.get(p.ip.addr()); e != nil {
 			c.dirtyIP(e)
 		}
 	}
@@ -380,7 +380,7 @@ func (e *ipEntry) lost(p *Path) bool {
 }
 
 func (c *Core) forgetIP(e *ipEntry) {
-	if e.local == nil && e.routes.len() == 0 && !c.claimed(e) && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
-		delete(e.vrf.ips, e.ip)
+	if e.local == nil && e.routes.len() == 0 && !c.claimed(e) && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips.get(e.ip) == e {
+		e.vrf.ips.drop(e.ip)
 	}
 }

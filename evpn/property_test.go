@@ -610,7 +610,7 @@ func (c *Core) remembered() map[string]int {
 	}
 	for vni, v := range c.vrfs {
 		left[fmt.Sprintf("macs %d", vni)] = len(v.macs)
-		left[fmt.Sprintf("ips %d", vni)] = len(v.ips)
+		left[fmt.Sprintf("ips %d", vni)] = v.ips.len()
 		left[fmt.Sprintf("framed %d", vni)] = v.framed
 		left[fmt.Sprintf("waiting %d", vni)] = v.waiting
 		left[fmt.Sprintf("flood %d", vni)] = len(v.flood)

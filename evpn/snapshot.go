@@ -449,7 +449,7 @@ func (c *Core) VNIs() []VNIView {
 				view.RemoteMACs++
 			}
 		}
-		for ip, e := range v.ips {
+		for e := range v.ips.all() {
 			if e.out != nil {
 				view.OwnRoutes++
 			}
@@ -457,7 +457,7 @@ func (c *Core) VNIs() []VNIView {
 				view.DuplicateIPs++
 			}
 			six := 0
-			if ip.Is6() {
+			if e.ip.Is6() {
 				six = 1
 			}
 			if e.best != nil {
@@ -494,7 +494,7 @@ func (c *Core) routeView(p *Path) RouteView {
 		view.VNIs = append(view.VNIs, v.vni)
 		switch p.kind {
 		case TypeMACIP:
-			view.Best = view.Best || v.macs[p.mac] != nil && v.macs[p.mac].best == p || v.ips[p.ip.addr()] != nil && v.ips[p.ip.addr()].best == p
+			view.Best = view.Best || v.macs[p.mac] != nil && v.macs[p.mac].best == p || v.ips.get(p.ip.addr()) != nil && v.ips.get(p.ip.addr()).best == p
 		case TypeIMET:
 			view.Best = view.Best || c.refuse(v, p) == ""
 		}
