@@ -269,13 +269,13 @@ func (c *Core) quiet(now time.Time) bool {
 func (c *Core) decide(now time.Time) {
 	for i := 0; i < len(c.dirtyMACs); i++ {
 		m := c.dirtyMACs[i]
-		m.dirty = false
+		m.place.set(dirty, false)
 		c.decideMAC(m, now)
 		c.choiceChanged(&m.routes)
 	}
 	for i := 0; i < len(c.dirtyIPs); i++ {
 		e := c.dirtyIPs[i]
-		e.dirty = false
+		e.place.set(dirty, false)
 		c.decideIP(e, now)
 		c.choiceChanged(&e.routes)
 	}

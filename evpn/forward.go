@@ -70,6 +70,7 @@ type slotState uint8
 
 const (
 	queued  slotState = 1 << iota
+	dirty             // want is to be decided anew
 	unknown           // the kernel may hold something else than have: a write failed, or something interfered
 	adopted           // left by an earlier life and not wanted yet; kept while the core is holding
 	altered           // someone else interfered with have, which the kernel had acknowledged
@@ -93,9 +94,9 @@ func (s *slot) stands(c *Core) bool { return s.have.there() && !s.is(unknown) &&
 // onlyMoves reports that an entry is to go, or to stay as sticky as it is.
 func (s *slot) onlyMoves() bool { return !s.want.there() || s.have.sticky() == s.want.sticky() }
 
-// idle reports that there is no entry, that none is wanted, and that nothing about it is on its way.
+// idle reports that there is no entry, that none is wanted, and that nothing about it is on its way or to be decided.
 func (s *slot) idle(c *Core) bool {
-	return s.settled() && !s.want.there() && !s.is(queued) && s.batch <= c.acked
+	return s.settled() && !s.want.there() && !s.is(queued|dirty) && s.batch <= c.acked
 }
 
 // holder is what stands behind a kernel entry.

@@ -70,7 +70,7 @@ func TestFrameLimitOfVNI(t *testing.T) {
 	for i := range askTries {
 		c.Flush(epoch.Add(time.Duration(i+1) * askEvery))
 	}
-	if mac := c.vrfs[100].ips.get(frameIP(0)).local.mac; mac != frameMAC(macs-1) {
+	if mac := c.vrfs[100].ips.get(frameIP(0)).local().mac; mac != frameMAC(macs-1) {
 		t.Errorf("%s is bound to %s, want %s", frameIP(0), mac, frameMAC(macs-1))
 	}
 }

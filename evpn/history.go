@@ -212,8 +212,8 @@ func (e *ipEntry) holds() holds {
 	switch {
 	case e.best != nil:
 		return holds{e.best.mac, e.best.Attrs.NextHop}
-	case e.out != nil:
-		return holds{e.out.mac, here}
+	case e.out() != nil:
+		return holds{e.out().mac, here}
 	}
 	return holds{}
 }
@@ -239,7 +239,7 @@ func (h *history) holder(e *ipEntry, was holds) {
 	case e.best != nil:
 		rec.says(e.best)
 	default:
-		rec.place, rec.seq = addressOf(here), e.out.seq
+		rec.place, rec.seq = addressOf(here), e.out().seq
 	}
 	if kind == ipMoved {
 		rec.tell().from = was.vtep

@@ -567,7 +567,7 @@ func (v *simVTEP) owner(mac MAC) netip.Addr {
 func (v *simVTEP) knows(host int) bool {
 	e := v.core.vrfs[simVNI].ips.get(simIP(host))
 	port := v.behind[simMAC(host)]
-	return !v.stopped && port != "" && port == v.ports[simMAC(host)] && v.owner(simMAC(host)) == v.addr && e != nil && e.local != nil
+	return !v.stopped && port != "" && port == v.ports[simMAC(host)] && v.owner(simMAC(host)) == v.addr && e != nil && e.local() != nil
 }
 
 // agreed finds the one owner of a host that all cores have, and fails when they differ about it or its IP.
@@ -583,7 +583,7 @@ func (s *sim) agreed(host int) netip.Addr {
 			continue
 		}
 		e := o.core.vrfs[simVNI].ips.get(simIP(host))
-		announced := e != nil && e.out != nil
+		announced := e != nil && e.out() != nil
 		for _, v := range s.vteps {
 			if v == o {
 				continue
