@@ -2,6 +2,7 @@ package evpn
 
 import (
 	"net/netip"
+	"runtime"
 	"testing"
 )
 
@@ -40,6 +41,59 @@ func TestAllocationsPerRoute(t *testing.T) {
 			t.Errorf("%s takes %.2f allocations, want %.0f", row.what, row.got, row.most)
 		}
 	}
+}
+
+// TestRoomPerRoute: what the core takes for a MAC/IP route of a remote host with its MAC and its IP, in octets that stay, the
+// history included, and in all that it allocated on the way. What is above is the rounding of maps and of the allocator.
+func TestRoomPerRoute(t *testing.T) {
+	const routes, stay, all = 100_000, 380, 500
+	updates := benchUpdates(routes)
+	live, before := liveHeap(), allocated()
+	c := benchCore()
+	feed(c, updates)
+	took := float64(allocated()-before) / routes
+	stays := float64(liveHeap()-live) / routes
+	runtime.KeepAlive(updates)
+	runtime.KeepAlive(c)
+	t.Logf("%.0f octets stay of %.0f", stays, took)
+	if stays > stay || took > all {
+		t.Errorf("%.0f octets stay of %.0f, want at most %d of %d", stays, took, stay, all)
+	}
+}
+
+// TestAuditLeavesNoGarbage: to look at what is there takes a list of it, and nothing for each look.
+func TestAuditLeavesNoGarbage(t *testing.T) {
+	const routes, most = 50_000, 40
+	c := benchCore()
+	feed(c, benchUpdates(routes))
+	answer := Looked{Entries: make([]ObservedEntry, 0, auditChunk)}
+	before, asked := allocated(), 0
+	for now := epoch.Add(auditPeriod); asked == 0 || !c.auditor.done() || c.auditor.asked; now = now.Add(auditPause) {
+		out := c.Flush(now)
+		if len(out.ReadBack) > 0 {
+			c.Handle(ReadBackDone{}, now)
+		}
+		asked += len(out.Look)
+		answer.AsOf, answer.Keys, answer.Entries = c.acked, out.Look, answer.Entries[:0]
+		for _, key := range out.Look {
+			answer.Entries = append(answer.Entries, ObservedEntry{Key: key, Entry: c.entry(c.holderOf(key).slot().have), Ours: true})
+		}
+		if len(out.Look) > 0 {
+			c.Handle(answer, now)
+		}
+	}
+	took := float64(allocated()-before) / float64(asked)
+	t.Logf("%.0f octets for each of %d entries", took, asked)
+	if asked != 2*routes || took > most {
+		t.Errorf("%.0f octets for each of %d entries, want at most %d for %d", took, asked, most, 2*routes)
+	}
+}
+
+// allocated is how many octets the process has allocated until now.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 // movesOf makes UPDATEs by which all hosts turn up behind another VTEP, the times-th time: each route comes under the RD of

@@ -152,7 +152,7 @@ type Output struct {
 	Probes    []Probe
 	VTEPs     []netip.Addr // when not nil: the remote VTEPs to report VTEPReachable of
 	ReadBack  []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
-	Look      []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; Looked answers
+	Look      []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; see Looked
 	Resets    []PeerReset  // peers with more routes than they may have
 	Refreshes []netip.Addr // peers to ask for all their routes: some were not taken, and there is room now
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.
