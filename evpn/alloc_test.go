@@ -35,6 +35,7 @@ func TestAllocationsPerRoute(t *testing.T) {
 		{"a second move", perRoute(updates, moved, again) - two, 8},
 		{"a route of a second reflector", perRoute(updates, fromPeer(worldPeers[1], updates)) - one, 3}, // likewise, and no more
 		{"a withdraw", perRoute(updates, gone) - one, 0},
+		{"a new route by itself", perRoute(oneByOne(updates)) - nothing, 4}, // the room of its batch as well
 	} {
 		t.Logf("%s: %.2f allocations", row.what, row.got)
 		const slack = 0.4 // the growth of tables, and what is done once for an UPDATE or a batch
@@ -106,6 +107,17 @@ func allocated() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.TotalAlloc
+}
+
+// oneByOne makes an UPDATE of each route.
+func oneByOne(updates []*Update) []*Update {
+	var out []*Update
+	for _, u := range updates {
+		for i := range u.Reach {
+			out = append(out, &Update{Peer: u.Peer, Attrs: u.Attrs, Reach: u.Reach[i : i+1]})
+		}
+	}
+	return out
 }
 
 // reflectedCore is a benchCore with a second peer.

@@ -30,7 +30,10 @@ func (c *Core) waits(h holder) bool {
 // applied takes in what became of a batch.
 func (c *Core) applied(ev Applied, now time.Time) {
 	c.acked = max(c.acked, ev.Batch)
-	failed := make(map[EntryKey]bool, len(ev.Failed))
+	var failed map[EntryKey]bool // nil: most often nothing has, and the history keeps it
+	if len(ev.Failed) > 0 {
+		failed = make(map[EntryKey]bool, len(ev.Failed))
+	}
 	for _, f := range ev.Failed {
 		failed[f.Op.Key] = true
 		c.failed(f, ev.Batch, now)
