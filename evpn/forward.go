@@ -74,6 +74,7 @@ const (
 	unknown           // the kernel may hold something else than have: a write failed, or something interfered
 	adopted           // left by an earlier life and not wanted yet; kept while the core is holding
 	altered           // someone else interfered with have, which the kernel had acknowledged
+	seen              // in what the kernel was observed to hold; while that is compared
 )
 
 func (s *slot) is(x slotState) bool { return s.state&x != 0 }
@@ -93,6 +94,13 @@ func (s *slot) stands(c *Core) bool { return s.have.there() && !s.is(unknown) &&
 
 // onlyMoves reports that an entry is to go, or to stay as sticky as it is.
 func (s *slot) onlyMoves() bool { return !s.want.there() || s.have.sticky() == s.want.sticky() }
+
+// missing reports that an entry of the batches up to asOf was not seen, and takes the mark of having been seen away.
+func (s *slot) missing(asOf uint64) bool {
+	was := s.is(seen)
+	s.set(seen, false)
+	return !was && s.have.there() && s.batch <= asOf
+}
 
 // idle reports that there is no entry, that none is wanted, and that nothing about it is on its way or to be decided.
 func (s *slot) idle(c *Core) bool {
