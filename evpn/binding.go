@@ -89,10 +89,11 @@ func (c *Core) localIPs(v *macVRF, seen []LocalIP, now time.Time) {
 		there[ev.IP] = ev.MAC
 		c.localIP(ev, now)
 	}
-	for _, e := range v.ipsInOrder() {
-		if mac, ok := there[e.ip]; e.local() != nil && e.local().neighbor != (said{}) && !(ok && mac == e.local().neighbor.mac) {
-			c.neighborGone(e)
-		}
+	for _, e := range v.ipsThat(func(e *ipEntry) bool {
+		mac, ok := there[e.ip]
+		return e.local() != nil && e.local().neighbor != (said{}) && !(ok && mac == e.local().neighbor.mac)
+	}) {
+		c.neighborGone(e)
 	}
 }
 

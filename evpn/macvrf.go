@@ -200,12 +200,31 @@ func (v *macVRF) floodTo(vtep netip.Addr) *floodEntry {
 	return f
 }
 
-func (v *macVRF) macsInOrder() []*macEntry {
-	return slices.SortedFunc(maps.Values(v.macs), func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
+func (v *macVRF) macsInOrder() []*macEntry { return v.macsThat(func(*macEntry) bool { return true }) }
+func (v *macVRF) ipsInOrder() []*ipEntry   { return v.ipsThat(func(*ipEntry) bool { return true }) }
+
+// macsThat returns, in order, the MACs for which the condition holds. To sort a few is nothing beside sorting all.
+func (v *macVRF) macsThat(are func(*macEntry) bool) []*macEntry {
+	var out []*macEntry
+	for _, m := range v.macs {
+		if are(m) {
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
+	return out
 }
 
-func (v *macVRF) ipsInOrder() []*ipEntry {
-	return slices.SortedFunc(v.ips.all(), func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+// ipsThat is macsThat for IPs.
+func (v *macVRF) ipsThat(are func(*ipEntry) bool) []*ipEntry {
+	var out []*ipEntry
+	for e := range v.ips.all() {
+		if are(e) {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+	return out
 }
 
 func (v *macVRF) floodInOrder() []*floodEntry {

@@ -67,10 +67,8 @@ func (c *Core) localMACs(v *macVRF, seen []LocalMAC, asOf uint64, now time.Time)
 		}
 		c.localMAC(ev, now)
 	}
-	for _, m := range v.macsInOrder() {
-		if m.local() != nil && !there[m.mac] {
-			c.lose(m)
-		}
+	for _, m := range v.macsThat(func(m *macEntry) bool { return m.local() != nil && !there[m.mac] }) {
+		c.lose(m)
 	}
 }
 

@@ -116,8 +116,8 @@ func (c *Core) makeRoom(now time.Time) {
 		left := v.room
 		left.ports = map[string]int{}
 		maps.Copy(left.ports, v.room.ports)
-		for _, m := range v.macsInOrder() {
-			if m.over() && left.fits(m) {
+		for _, m := range v.macsThat((*macEntry).over) {
+			if left.fits(m) {
 				c.dirtyMAC(m)
 			}
 		}
