@@ -59,6 +59,7 @@ type Dataplane struct {
 	kernel  sync.Mutex // guards writer; held while a chunk is written and while a dump runs: see observer.observe
 	writer  *writer
 	written atomic.Uint64 // last batch that was written completely
+	looked  evpn.Looked   // the last answer of Look, whose room serves the next
 }
 
 // managerSocket is what manage sends its own messages with.
@@ -260,18 +261,20 @@ func (d *Dataplane) ReadBack(ctx context.Context, vnis []evpn.VNI, asOf uint64) 
 
 // Look says what the kernel holds under keys, of all tables but that of VTEPs. asOf is the last batch applied. A flood list cannot
 // be looked up, the kernel shows its first entry only; entries of ours are written once more instead, which changes nothing
-// where they stand, and are said to be there. What was missing is notified, and reported as tampered with.
+// where they stand, and are said to be there. What was missing is notified, and reported as tampered with. The answer is good
+// until Look is called again.
 func (d *Dataplane) Look(ctx context.Context, keys []evpn.EntryKey, asOf uint64) evpn.Looked {
-	found := evpn.Looked{AsOf: asOf}
+	found := &d.looked
+	*found = evpn.Looked{AsOf: asOf, Keys: found.Keys[:0], Entries: found.Entries[:0]}
 	for chunk := range slices.Chunk(keys, maxBatch) {
 		if ctx.Err() != nil {
 			break
 		}
 		d.kernel.Lock()
-		d.writer.look(chunk, &found)
+		d.writer.look(chunk, found)
 		d.kernel.Unlock()
 	}
-	return found
+	return *found
 }
 
 // Reconfigure replaces the options, but for the socket's. Entries of ours in VNIs that are no longer served are removed;

@@ -16,16 +16,17 @@ import (
 // errShort says that a message ends before its fixed part does.
 var errShort = errors.New("netlink message too short")
 
-// row is one entry of a neighbour table or FDB, from RTM_NEWNEIGH or RTM_DELNEIGH.
+// row is one entry of a neighbour table or FDB, from RTM_NEWNEIGH or RTM_DELNEIGH. A dump has very many, so its fields are in
+// an order that leaves no holes.
 type row struct {
-	family  uint8
 	ifindex int
-	state   uint16
-	flags   uint8
-	mac     evpn.MAC
+	master  int        // bridge, in rows of a bridge's FDB
 	dst     netip.Addr // FDB: the VTEP; neighbour: the host's IP
 	nhid    uint32
-	master  int // bridge, in rows of a bridge's FDB
+	state   uint16
+	mac     evpn.MAC
+	family  uint8
+	flags   uint8
 	proto   uint8
 }
 

@@ -216,6 +216,7 @@ func (o *observer) observed(vni evpn.VNI, asOf uint64) evpn.Observed {
 	}
 	o.topo.answers.found(v)
 	o.floods.adopt(v.at.device, v.flood, v.at.remote)
+	out.Entries = make([]evpn.ObservedEntry, 0, len(v.flood)+len(v.fdb)+len(v.neighbors))
 	for _, r := range v.flood {
 		key := evpn.EntryKey{Table: evpn.TableFlood, VNI: vni, Addr: r.dst}
 		isOurs := o.floods.owner(v.at.device, r.dst) == ours

@@ -36,6 +36,7 @@ type writer struct {
 	owners []*step // of the messages in batch
 	steps  []step
 	keys   map[evpn.EntryKey]struct{}
+	looks  []evpn.KernelOp // what look asks for, as ops that do nothing
 }
 
 // phase is what a step waits for next.
@@ -155,11 +156,11 @@ func (w *writer) write(ops []evpn.KernelOp) []evpn.OpError {
 
 // look adds what stands under keys. Those that cannot be looked up are left out.
 func (w *writer) look(keys []evpn.EntryKey, found *evpn.Looked) {
-	ops := make([]evpn.KernelOp, len(keys))
+	w.looks = append(w.looks[:0], make([]evpn.KernelOp, len(keys))...)
 	w.steps = w.steps[:0]
 	for i, key := range keys {
-		ops[i].Key = key
-		w.steps = append(w.steps, step{op: &ops[i], phase: look})
+		w.looks[i].Key = key
+		w.steps = append(w.steps, step{op: &w.looks[i], phase: look})
 	}
 	w.locate()
 	w.send(look, func(s *step) {

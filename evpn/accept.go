@@ -142,7 +142,7 @@ func (c *Core) unimported(v *macVRF, path *Path) {
 			m.routes.remove(path)
 			c.dirtyMAC(m)
 		}
-		if e := v.ips[path.ip.addr()]; e != nil {
+		if e := v.ips.get(path.ip.addr()); e != nil {
 			e.routes.remove(path)
 			c.dirtyIP(e)
 		}

@@ -72,12 +72,12 @@ func (c *Core) advertiseIP(e *ipEntry, ours bool) {
 		b := e.binding()
 		want = &announcedIP{mac: b.mac, mobility: v.macs[b.mac].mobility(), router: b.router}
 	}
-	if want != nil && e.out != nil && *want == *e.out {
+	was := e.out()
+	if want == was || want != nil && was != nil && *want == *was {
 		return
 	}
 	// Another MAC is another route: the old one is withdrawn after the new one is out, so that the IP is never unknown.
-	was := e.out
-	e.out = want
+	e.own().out = want
 	if want != nil {
 		c.tell(RouteOp{
 			Route: c.ownRoute(v, want.mac, e.ip),
@@ -108,8 +108,8 @@ func (c *Core) announceAgain(v *macVRF) {
 		}
 	}
 	for _, e := range v.ipsInOrder() {
-		if e.out != nil {
-			send(c.ownRoute(v, e.out.mac, e.ip), c.ownAttrs(v, e.out.setKey(e.ip)))
+		if e.out() != nil {
+			send(c.ownRoute(v, e.out().mac, e.ip), c.ownAttrs(v, e.out().setKey(e.ip)))
 		}
 	}
 }

@@ -69,9 +69,9 @@ func (c *Core) askAgain(now time.Time) {
 			a.tries, a.due = a.tries+1, now.Add(askEvery)
 			c.asking = append(c.asking, a)
 		case a.why == askFormer:
-			c.formerIsSilent(a.vrf.ips[a.probe.IP], served, now)
+			c.formerIsSilent(a.vrf.ips.get(a.probe.IP), served, now)
 		case a.why == askRival && served:
-			if e := a.vrf.ips[a.probe.IP]; e != nil {
+			if e := a.vrf.ips.get(a.probe.IP); e != nil {
 				c.yieldsToRival(e)
 			}
 		case a.why == askStayed:
@@ -91,15 +91,15 @@ func (c *Core) stayedAway(m *macEntry) {
 
 // stands reports that a question has not been answered yet, and has not become idle.
 func (c *Core) stands(a *asked) bool {
-	m, e := a.vrf.macs[a.probe.MAC], a.vrf.ips[a.probe.IP]
+	m, e := a.vrf.macs[a.probe.MAC], a.vrf.ips.get(a.probe.IP)
 	switch a.why {
 	case askFollows:
-		return m != nil && m.isLocal() && m.local().port == a.probe.Port && (e == nil || e.local == nil)
+		return m != nil && m.isLocal() && m.local().port == a.probe.Port && (e == nil || e.local() == nil)
 	case askRival:
 		r := c.rivals[e]
-		return r != nil && !r.answered && e.local.mac == a.probe.MAC
+		return r != nil && !r.answered && e.local().mac == a.probe.MAC
 	case askFormer:
-		return c.claimed(e) && e.local != nil && e.local.mac == a.probe.MAC
+		return c.claimed(e) && e.local() != nil && e.local().mac == a.probe.MAC
 	default:
 		return m == nil || !m.isLocal()
 	}
@@ -114,7 +114,7 @@ func (c *Core) seek(m *macEntry, now time.Time) {
 	case m.isLocal():
 		m.own().left = nil
 		for _, ip := range l.ips { // those that it has not told of again by itself
-			if e := m.vrf.ips[ip]; e == nil || e.local == nil {
+			if e := m.vrf.ips.get(ip); e == nil || e.local() == nil {
 				c.ask(m.vrf, askFollows, Probe{Port: m.local().port, MAC: m.mac, IP: ip}, now)
 			}
 		}
@@ -149,7 +149,7 @@ func (c *Core) follow(m *macEntry, now time.Time) {
 			continue
 		}
 		seen[ip] = true
-		if e := m.vrf.ips[ip]; e == nil || e.local == nil {
+		if e := m.vrf.ips.get(ip); e == nil || e.local() == nil {
 			c.ask(m.vrf, askFollows, Probe{Port: m.local().port, MAC: m.mac, IP: ip}, now)
 		}
 	}

@@ -29,6 +29,10 @@ type auditor struct {
 	entries []holder  // of the one that is being looked at
 	asked   bool      // a chunk is being looked up
 	due     time.Time // when the next chunk is
+
+	// The room that one chunk took serves the next, so that looking at a million entries leaves no garbage.
+	keys   []EntryKey
+	places map[EntryKey]place
 }
 
 // audit begins an audit when it is time to, and returns what is to be looked up next.
@@ -91,13 +95,14 @@ func (c *Core) auditWake() time.Time {
 }
 
 // auditChunk takes the next entries that the kernel is known to hold.
-func (c *Core) auditChunk() (keys []EntryKey) {
+func (c *Core) auditChunk() []EntryKey {
 	a := &c.auditor
-	for len(keys) < auditChunk {
+	a.keys = a.keys[:0]
+	for len(a.keys) < auditChunk {
 		if len(a.entries) == 0 {
 			if len(a.vrfs) == 0 {
 				a.entries = nil
-				return keys
+				break
 			}
 			v := a.vrfs[0]
 			a.vrfs = a.vrfs[1:]
@@ -109,23 +114,27 @@ func (c *Core) auditChunk() (keys []EntryKey) {
 		h := a.entries[0]
 		a.entries = a.entries[1:]
 		if h.slot().stands(c) {
-			keys = append(keys, h.key())
+			a.keys = append(a.keys, h.key())
 		}
 	}
-	return keys
+	return a.keys
 }
 
 // size is the number of entries of a MAC-VRF.
-func (v *macVRF) size() int { return len(v.flood) + len(v.macs) + len(v.ips) }
+func (v *macVRF) size() int { return len(v.flood) + len(v.macs) + v.ips.len() }
 
 // looked compares what was looked up with what we believe.
 func (c *Core) looked(ev Looked) {
-	c.auditor.asked = false
+	a := &c.auditor
+	a.asked = false
 	asOf := min(ev.AsOf, c.acked)
-	places := make(map[EntryKey]place, len(ev.Entries))
-	for _, e := range ev.Entries {
-		if e.Ours {
-			places[e.Key] = c.placeFrom(e.Entry)
+	if a.places == nil {
+		a.places = make(map[EntryKey]place, len(ev.Entries))
+	}
+	clear(a.places)
+	for i := range ev.Entries {
+		if e := &ev.Entries[i]; e.Ours {
+			a.places[e.Key] = c.placeFrom(e.Entry)
 		}
 	}
 	drift := map[VNI]int{}
@@ -139,10 +148,13 @@ func (c *Core) looked(ev Looked) {
 			h.forget(c)
 			continue
 		}
-		if c.found(h, places[key]) > 0 {
+		if c.found(h, a.places[key]) > 0 {
 			h.slot().set(altered, true)
 			drift[key.VNI]++
 		}
 	}
 	c.noteDrift(drift)
+	if a.done() {
+		a.keys, a.places = nil, nil
+	}
 }

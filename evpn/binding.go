@@ -45,24 +45,24 @@ func (c *Core) localIP(ev LocalIP, now time.Time) {
 	if !ev.Gone && !v.canBeHost(ev.MAC) {
 		return
 	}
-	e := v.ips[ev.IP]
+	e := v.ips.get(ev.IP)
 	switch {
 	case ev.Source != WitnessNeighbor && ev.Gone:
-		if m := v.macs[ev.MAC]; e != nil && e.local != nil && e.local.mac == ev.MAC && m.isAt(ev.Port) {
+		if m := v.macs[ev.MAC]; e != nil && e.local() != nil && e.local().mac == ev.MAC && m.isAt(ev.Port) {
 			c.unframe(e)
 		}
 	case ev.Source != WitnessNeighbor:
 		c.frame(v, ev, now)
 	case !ev.Gone:
 		c.neighbor(v.ip(ev.IP), said{mac: ev.MAC, router: ev.Router}, now)
-	case e != nil && e.local != nil:
+	case e != nil && e.local() != nil:
 		c.neighborGone(e)
 	}
 }
 
 // neighbor takes in what the kernel's neighbour table says of an IP.
 func (c *Core) neighbor(e *ipEntry, s said, now time.Time) {
-	b := e.local
+	b := e.local()
 	switch {
 	case b == nil || b.neighbor != s && b.mac != s.mac:
 		c.bind(e, binding{said: s, neighbor: s}, now)
@@ -75,11 +75,11 @@ func (c *Core) neighbor(e *ipEntry, s said, now time.Time) {
 }
 
 func (c *Core) neighborGone(e *ipEntry) {
-	if !e.local.framed {
+	if !e.local().framed {
 		c.unbind(e)
 		return
 	}
-	e.local.neighbor = said{}
+	e.local().neighbor = said{}
 }
 
 // localIPs replaces all that the neighbour table says by what a complete dump of it shows.
@@ -89,18 +89,19 @@ func (c *Core) localIPs(v *macVRF, seen []LocalIP, now time.Time) {
 		there[ev.IP] = ev.MAC
 		c.localIP(ev, now)
 	}
-	for _, e := range v.ipsInOrder() {
-		if mac, ok := there[e.ip]; e.local != nil && e.local.neighbor != (said{}) && !(ok && mac == e.local.neighbor.mac) {
-			c.neighborGone(e)
-		}
+	for _, e := range v.ipsThat(func(e *ipEntry) bool {
+		mac, ok := there[e.ip]
+		return e.local() != nil && e.local().neighbor != (said{}) && !(ok && mac == e.local().neighbor.mac)
+	}) {
+		c.neighborGone(e)
 	}
 }
 
 // bind makes b the binding of an IP.
 func (c *Core) bind(e *ipEntry, b binding, now time.Time) {
-	if e.local != nil && e.local.mac == b.mac {
-		b.since = e.local.since
-		e.vrf.countFramed(e.local, -1)
+	if e.local() != nil && e.local().mac == b.mac {
+		b.since = e.local().since
+		e.vrf.countFramed(e.local(), -1)
 	} else {
 		c.ipMoved(e, b, now)
 		c.unbind(e)
@@ -109,25 +110,25 @@ func (c *Core) bind(e *ipEntry, b binding, now time.Time) {
 		m.own().ips = append(m.ips(), e)
 		c.changed(m)
 	}
-	e.local = &b
+	e.own().local = &b
 	delete(c.claimants, e)
-	e.vrf.countFramed(e.local, 1)
+	e.vrf.countFramed(e.local(), 1)
 	c.dirtyIP(e)
 }
 
 // unbind forgets the local binding of an IP.
 func (c *Core) unbind(e *ipEntry) {
-	if e.local == nil {
+	if e.local() == nil {
 		return
 	}
-	if m := e.vrf.macs[e.local.mac]; m != nil {
+	if m := e.vrf.macs[e.local().mac]; m != nil {
 		if i := slices.Index(m.ips(), e); i >= 0 {
 			m.own().ips = slices.Delete(m.ips(), i, i+1)
 		}
 		c.dirtyMAC(m)
 	}
-	e.vrf.countFramed(e.local, -1)
-	e.local = nil
+	e.vrf.countFramed(e.local(), -1)
+	e.own().local = nil
 	delete(c.rivals, e)
 	c.dirtyIP(e)
 }

@@ -138,9 +138,9 @@ func (c *Core) IPKeys(vni VNI) []IPKey {
 	if v == nil || v.at == nil {
 		return nil
 	}
-	out := make([]IPKey, 0, len(v.ips))
-	for ip := range maps.Keys(v.ips) {
-		out = append(out, IPKey{vni, ip})
+	out := make([]IPKey, 0, v.ips.len())
+	for e := range v.ips.all() {
+		out = append(out, IPKey{vni, e.ip})
 	}
 	return out
 }
@@ -171,10 +171,10 @@ func (c *Core) MACRow(k MACKey, candidates bool) (MACView, bool) {
 // NeighborRow returns one row of the neighbour table, with its candidates when asked; false when there is none.
 func (c *Core) NeighborRow(k IPKey, candidates bool) (NeighborView, bool) {
 	v := c.vrfs[k.VNI]
-	if v == nil || v.at == nil || v.ips[k.IP] == nil {
+	if v == nil || v.at == nil || v.ips.get(k.IP) == nil {
 		return NeighborView{}, false
 	}
-	e := v.ips[k.IP]
+	e := v.ips.get(k.IP)
 	view, ok := c.neighborView(e)
 	if ok && candidates {
 		view.Candidates = c.ipCandidates(e)

@@ -21,10 +21,10 @@ func (c *Core) claimed(e *ipEntry) bool {
 // it wait for 30 s, during which an address that fails over is lost; a host that is there answers well within the tries
 // of a question. What is not on a local port cannot be asked.
 func (c *Core) confirmFirst(e *ipEntry, b binding, now time.Time) bool {
-	if e == nil || e.local == nil || e.local.mac == b.mac || len(c.asking) >= maxAsking {
+	if e == nil || e.local() == nil || e.local().mac == b.mac || len(c.asking) >= maxAsking {
 		return false
 	}
-	former := e.vrf.macs[e.local.mac]
+	former := e.vrf.macs[e.local().mac]
 	if former == nil || !former.isLocal() {
 		return false
 	}
@@ -44,7 +44,7 @@ func (c *Core) formerAnswers(e *ipEntry, now time.Time) {
 	}
 	delete(c.claimants, e)
 	if f := c.moved(e, netip.Addr{}, now); !f.duplicate() {
-		f.kept = *e.local
+		f.kept = *e.local()
 	}
 	c.dirtyIP(e)
 }

@@ -56,8 +56,8 @@ type Core struct {
 
 	dirtyMACs []*macEntry
 	dirtyIPs  []*ipEntry
-	pending   [TableNeighbor + 1][]holder
-	express   [TableNeighbor + 1][]holder // entries of VNIs that have little to write; they go before those of pending
+	pending   [TableNeighbor + 1]queue
+	express   [TableNeighbor + 1]queue // entries of VNIs that have little to write; they go before those of pending
 	problems  map[EntryKey]*problem
 	nextRetry time.Time // no problem is to be tried again before; zero: none is to be
 	retries   uint64    // writes that were tried again
@@ -273,13 +273,13 @@ func (c *Core) quiet(now time.Time) bool {
 func (c *Core) decide(now time.Time) {
 	for i := 0; i < len(c.dirtyMACs); i++ {
 		m := c.dirtyMACs[i]
-		m.dirty = false
+		m.place.set(dirty, false)
 		c.decideMAC(m, now)
 		c.choiceChanged(&m.routes)
 	}
 	for i := 0; i < len(c.dirtyIPs); i++ {
 		e := c.dirtyIPs[i]
-		e.dirty = false
+		e.place.set(dirty, false)
 		c.decideIP(e, now)
 		c.choiceChanged(&e.routes)
 	}
@@ -288,12 +288,13 @@ func (c *Core) decide(now time.Time) {
 	c.dirtyMACs, c.dirtyIPs = emptied(c.dirtyMACs), emptied(c.dirtyIPs)
 }
 
-// emptied is a queue with nothing in it that keeps its room, unless that is more than everyday work needs.
-func emptied[T any](queue []T) []T {
-	if cap(queue) > maxBatchOps {
+// emptied is a list with nothing in it that keeps its room, unless that is more than one burst of UPDATEs needs.
+func emptied[T any](list []T) []T {
+	const most = 2048
+	if cap(list) > most {
 		return nil
 	}
-	return queue[:0]
+	return list[:0]
 }
 
 // reap lets go of what an earlier life left in the kernel once every expected peer has said all it knows, or has had its
@@ -336,7 +337,7 @@ func (c *Core) wake(now time.Time) time.Time {
 	if c.batch-c.acked < maxInFlight && !c.quiet(now) && c.waiting() > 0 {
 		return now
 	}
-	if len(c.turned) > 0 && len(c.pending[TableVTEP]) == 0 {
+	if len(c.turned) > 0 && c.pending[TableVTEP].len() == 0 {
 		return now
 	}
 	next := c.nextRetry
@@ -354,7 +355,7 @@ func (c *Core) wake(now time.Time) time.Time {
 	soonest(c.nextSweep)
 	for _, p := range c.peers {
 		soonest(p.stale.ages)
-		if !over(p.stale.ends, now) || len(c.pending[TableVTEP]) == 0 {
+		if !over(p.stale.ends, now) || c.pending[TableVTEP].len() == 0 {
 			soonest(p.stale.ends)
 		}
 		if p.limit.left > 0 {

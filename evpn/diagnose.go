@@ -143,7 +143,7 @@ func diagnoseDuplicates(v *macVRF) (faults []Fault) {
 		}
 	}
 	for _, e := range v.ipsInOrder() {
-		if e.flaps.duplicate() {
+		if e.flaps().duplicate() {
 			names = append(names, e.ip.String())
 		}
 	}

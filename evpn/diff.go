@@ -30,7 +30,10 @@ func (c *Core) waits(h holder) bool {
 // applied takes in what became of a batch.
 func (c *Core) applied(ev Applied, now time.Time) {
 	c.acked = max(c.acked, ev.Batch)
-	failed := make(map[EntryKey]bool, len(ev.Failed))
+	var failed map[EntryKey]bool // nil: most often nothing has, and the history keeps it
+	if len(ev.Failed) > 0 {
+		failed = make(map[EntryKey]bool, len(ev.Failed))
+	}
 	for _, f := range ev.Failed {
 		failed[f.Op.Key] = true
 		c.failed(f, ev.Batch, now)
@@ -157,9 +160,9 @@ func (c *Core) observed(ev Observed, now time.Time) {
 		delete(c.readBack, ev.VNI)
 	}
 	asOf := min(ev.AsOf, c.acked) // what is not acknowledged will be, and tells more
-	seen := make(map[EntryKey]bool, len(ev.Entries))
 	drift := 0
-	for _, e := range ev.Entries {
+	for i := range ev.Entries {
+		e := &ev.Entries[i]
 		if !e.Ours || e.Key.VNI != ev.VNI {
 			continue
 		}
@@ -167,13 +170,10 @@ func (c *Core) observed(ev Observed, now time.Time) {
 		if h == nil || h.slot().batch > asOf {
 			continue
 		}
-		seen[e.Key] = true
+		h.slot().set(seen, true)
 		drift += c.found(h, c.placeFrom(e.Entry))
 	}
-	for _, h := range c.held(v, func(h holder) bool {
-		s := h.slot()
-		return s.have.there() && s.batch <= asOf && !seen[h.key()]
-	}) {
+	for _, h := range c.held(v, func(h holder) bool { return h.slot().missing(asOf) }) {
 		stood := h.slot().stands(c)
 		drift += c.found(h, place{})
 		h.slot().set(altered, stood)

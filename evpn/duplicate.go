@@ -117,8 +117,8 @@ type flapper interface {
 func (m *macEntry) flapping() *flaps  { return m.flaps() }
 func (m *macEntry) setFlaps(f *flaps) { m.own().flaps = f }
 func (m *macEntry) again(c *Core)     { c.dirtyMAC(m) }
-func (e *ipEntry) flapping() *flaps   { return e.flaps }
-func (e *ipEntry) setFlaps(f *flaps)  { e.flaps = f }
+func (e *ipEntry) flapping() *flaps   { return e.flaps() }
+func (e *ipEntry) setFlaps(f *flaps)  { e.own().flaps = f }
 func (e *ipEntry) again(c *Core)      { c.dirtyIP(e) }
 
 // moved counts a move of h to a local port, or to another MAC. What follows from too many is decided by judge, once the
@@ -173,7 +173,7 @@ func (c *Core) judge(h flapper, now time.Time) {
 // duplicateNote names h.
 func duplicateNote(h flapper, why string) Note {
 	if e, ok := h.(*ipEntry); ok {
-		return Note{Kind: NoteDuplicateIP, VNI: e.vrf.vni, IP: e.ip, MAC: e.flaps.kept.mac, Reason: why}
+		return Note{Kind: NoteDuplicateIP, VNI: e.vrf.vni, IP: e.ip, MAC: e.flaps().kept.mac, Reason: why}
 	}
 	key := h.key()
 	return Note{Kind: NoteDuplicateMAC, VNI: key.VNI, MAC: key.MAC, Reason: why}
@@ -283,8 +283,8 @@ func (c *Core) ipMoved(e *ipEntry, to binding, now time.Time) {
 	var was MAC
 	var from netip.Addr
 	switch {
-	case e.local != nil:
-		was = e.local.mac
+	case e.local() != nil:
+		was = e.local().mac
 	case e.best != nil && e.best.Attrs.NDFlags&NDImmutable == 0:
 		was, from = e.best.mac, e.best.Attrs.NextHop
 	}
@@ -299,15 +299,15 @@ func (c *Core) ipMoved(e *ipEntry, to binding, now time.Time) {
 
 // binding is the MAC that a local witness saw with the IP, or while the IP is frozen the one that it has to stay with.
 func (e *ipEntry) binding() *binding {
-	if e.flaps.frozen() {
-		return &e.flaps.kept
+	if e.flaps().frozen() {
+		return &e.flaps().kept
 	}
-	return e.local
+	return e.local()
 }
 
 // pin has e decided again whenever the MAC is that it is frozen with.
 func (v *macVRF) pin(e *ipEntry) {
-	mac := e.flaps.kept.mac
+	mac := e.flaps().kept.mac
 	if v.pinned == nil {
 		v.pinned = map[MAC][]*ipEntry{}
 	}
@@ -317,7 +317,7 @@ func (v *macVRF) pin(e *ipEntry) {
 }
 
 func (v *macVRF) unpin(e *ipEntry) {
-	mac := e.flaps.kept.mac
+	mac := e.flaps().kept.mac
 	switch left := slices.DeleteFunc(v.pinned[mac], func(o *ipEntry) bool { return o == e }); len(left) {
 	case 0:
 		delete(v.pinned, mac)
@@ -352,7 +352,7 @@ func (f *flaps) verdict() string {
 
 // judgeIP finds an IP to be a duplicate when it has moved too often, and freezes it with the MAC it moved to last.
 func (c *Core) judgeIP(e *ipEntry, now time.Time) {
-	if c.judge(e, now); e.flaps.frozen() {
+	if c.judge(e, now); e.flaps().frozen() {
 		e.vrf.pin(e)
 	}
 }

@@ -214,7 +214,8 @@ type Doubt struct{}
 type Reported struct{ Number uint64 }
 
 // Looked is what the kernel held of Keys when every batch up to AsOf had been written and no later one. Keys without an
-// entry that is ours are gone, or were altered. A look that failed has no Keys.
+// entry that is ours are gone, or were altered. A look that failed has no Keys. It answers Output.Look, of which there is one
+// at a time: the room of the question serves the next one, and that of the answer may.
 type Looked struct {
 	AsOf    uint64
 	Keys    []EntryKey

@@ -112,7 +112,7 @@ func (c *Core) explainMAC(v *macVRF, mac MAC) *explaining {
 
 // explainIP is nil when the MAC-VRF knows nothing of the IP.
 func (c *Core) explainIP(v *macVRF, ip netip.Addr) *explaining {
-	e := v.ips[ip]
+	e := v.ips.get(ip)
 	if e == nil || e.binding() == nil && e.routes.len() == 0 && !e.place.have.there() {
 		return nil
 	}
@@ -136,7 +136,7 @@ func (c *Core) explainIP(v *macVRF, ip netip.Addr) *explaining {
 		x.best(e.best, &e.routes)
 	}
 	x.losers(c.ipCandidates(e))
-	x.flapped(e.flaps, "IP", ip.String(), v.vni)
+	x.flapped(e.flaps(), "IP", ip.String(), v.vni)
 	m := v.macs[x.MAC]
 	switch {
 	case e.best != nil:
@@ -144,9 +144,9 @@ func (c *Core) explainIP(v *macVRF, ip netip.Addr) *explaining {
 		if m != nil {
 			x.remote(m)
 		}
-	case e.out != nil:
-		x.say(MarkOK, "announced", "type 2 with the IP, sequence %d, RD %s", e.out.seq, v.rd)
-	case e.local != nil:
+	case e.out() != nil:
+		x.say(MarkOK, "announced", "type 2 with the IP, sequence %d, RD %s", e.out().seq, v.rd)
+	case e.local() != nil:
 		x.unannouncedIP(e, m)
 	}
 	return x

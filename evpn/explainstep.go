@@ -189,8 +189,8 @@ func (x *explaining) announced(v *macVRF, m *macEntry) {
 	}
 	x.say(MarkOK, "announced", "type 2, %s, RD %s, RT %s", said, v.rd, joined(v.exportRTs))
 	for _, e := range m.ips() {
-		if e.out != nil {
-			x.say(MarkOK, "announced", "type 2 with %s, sequence %d", e.ip, e.out.seq)
+		if e.out() != nil {
+			x.say(MarkOK, "announced", "type 2 with %s, sequence %d", e.ip, e.out().seq)
 		}
 	}
 }
@@ -305,7 +305,7 @@ func (x *explaining) bound(e *ipEntry, b *binding) {
 
 // unannouncedIP says why the IP of a local host is not announced.
 func (x *explaining) unannouncedIP(e *ipEntry, m *macEntry) {
-	fixed := x.c.fixedElsewhere(e, e.local.mac)
+	fixed := x.c.fixedElsewhere(e, e.local().mac)
 	switch {
 	case !e.vrf.inService():
 	case e.vrf.isGatewayIP(e.ip):
@@ -313,7 +313,7 @@ func (x *explaining) unannouncedIP(e *ipEntry, m *macEntry) {
 	case fixed != nil:
 		x.say(MarkFault, "announced", "not announced: fixed at %s with %s", fixed.Attrs.NextHop, fixed.mac)
 	case m == nil || m.local() == nil:
-		x.say(MarkFault, "announced", "not announced: the bridge %s has %s on no local port", e.vrf.at.Bridge, e.local.mac)
+		x.say(MarkFault, "announced", "not announced: the bridge %s has %s on no local port", e.vrf.at.Bridge, e.local().mac)
 	case m.reason() != "":
 		x.say(MarkFault, "announced", "not announced: its MAC does not count: %s", m.reason())
 	default:

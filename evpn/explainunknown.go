@@ -35,7 +35,7 @@ func (v *macVRF) without(ip netip.Addr) []string {
 		kind = "IPv4"
 	}
 	has := make(map[MAC]bool)
-	for _, e := range v.ips {
+	for e := range v.ips.all() {
 		if e.ip.Is4() != ip.Is4() || e.ip.IsLinkLocalUnicast() != ip.IsLinkLocalUnicast() {
 			continue
 		}

@@ -70,9 +70,11 @@ type slotState uint8
 
 const (
 	queued  slotState = 1 << iota
+	dirty             // want is to be decided anew
 	unknown           // the kernel may hold something else than have: a write failed, or something interfered
 	adopted           // left by an earlier life and not wanted yet; kept while the core is holding
 	altered           // someone else interfered with have, which the kernel had acknowledged
+	seen              // in what the kernel was observed to hold; while that is compared
 )
 
 func (s *slot) is(x slotState) bool { return s.state&x != 0 }
@@ -93,9 +95,16 @@ func (s *slot) stands(c *Core) bool { return s.have.there() && !s.is(unknown) &&
 // onlyMoves reports that an entry is to go, or to stay as sticky as it is.
 func (s *slot) onlyMoves() bool { return !s.want.there() || s.have.sticky() == s.want.sticky() }
 
-// idle reports that there is no entry, that none is wanted, and that nothing about it is on its way.
+// missing reports that an entry of the batches up to asOf was not seen, and takes the mark of having been seen away.
+func (s *slot) missing(asOf uint64) bool {
+	was := s.is(seen)
+	s.set(seen, false)
+	return !was && s.have.there() && s.batch <= asOf
+}
+
+// idle reports that there is no entry, that none is wanted, and that nothing about it is on its way or to be decided.
 func (s *slot) idle(c *Core) bool {
-	return s.settled() && !s.want.there() && !s.is(queued) && s.batch <= c.acked
+	return s.settled() && !s.want.there() && !s.is(queued|dirty) && s.batch <= c.acked
 }
 
 // holder is what stands behind a kernel entry.
@@ -155,7 +164,7 @@ func (v *macVRF) holders() iter.Seq[holder] {
 				return
 			}
 		}
-		for _, e := range v.ips {
+		for e := range v.ips.all() {
 			if !yield(e) {
 				return
 			}
@@ -280,14 +289,14 @@ func (c *Core) enqueue(h holder) {
 	}
 	s.set(queued, true)
 	t := h.key().Table
-	queue := &c.pending[t]
+	q := &c.pending[t]
 	if v := vrfOf(h); v != nil {
 		if v.waiting < expressWaiting {
-			queue = &c.express[t]
+			q = &c.express[t]
 		}
 		v.waiting++
 	}
-	*queue = append(*queue, h)
+	q.add(h)
 }
 
 // nextBatch takes the next ops off the queues, in the order in which the kernel must see them: a VTEP before the MACs
@@ -298,7 +307,7 @@ func (c *Core) nextBatch() KernelBatch {
 	}
 	b := KernelBatch{Seq: c.batch + 1, AsOf: c.reported}
 	if n := c.waiting(); n > 0 {
-		b.Ops = make([]KernelOp, 0, min(n, maxBatchOps))
+		b.Ops = c.history.kernel.room(min(n, maxBatchOps))
 	}
 	leaving := c.takeVTEPs(&b)
 	const half = maxBatchOps / 2 // many VNIs that always have a little to write must not keep the others from it
@@ -323,17 +332,16 @@ func (c *Core) nextBatch() KernelBatch {
 func (c *Core) waiting() int {
 	n := 0
 	for t := range c.pending {
-		n += len(c.pending[t]) + len(c.express[t])
+		n += c.pending[t].len() + c.express[t].len()
 	}
 	return n
 }
 
 // takeVTEPs sends the VTEPs that come and returns those that go.
 func (c *Core) takeVTEPs(b *KernelBatch) (leaving []*vtep) {
-	queue := c.pending[TableVTEP]
-	c.pending[TableVTEP] = nil
-	for _, h := range queue {
-		t := h.(*vtep)
+	queue := &c.pending[TableVTEP]
+	for range queue.len() {
+		t := queue.next().(*vtep)
 		switch {
 		case t.place.settled():
 			t.place.set(queued, false)
@@ -364,11 +372,9 @@ func vrfOf(h holder) *macVRF {
 }
 
 // take sends what waits in a queue, until the batch has most ops.
-func (c *Core) take(b *KernelBatch, waiting *[]holder, most int) {
-	queue := *waiting
-	n := 0
-	for ; n < len(queue) && len(b.Ops) < most; n++ {
-		h := queue[n]
+func (c *Core) take(b *KernelBatch, waiting *queue, most int) {
+	for waiting.len() > 0 && len(b.Ops) < most {
+		h := waiting.next()
 		vrfOf(h).waiting--
 		if s := h.slot(); s.settled() {
 			s.set(queued, false)
@@ -376,11 +382,6 @@ func (c *Core) take(b *KernelBatch, waiting *[]holder, most int) {
 			continue
 		}
 		c.send(b, h)
-	}
-	clear(queue[:n])
-	*waiting = queue[n:]
-	if n == len(queue) {
-		*waiting = emptied(queue)
 	}
 }
 

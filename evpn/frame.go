@@ -56,21 +56,21 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 		return
 	}
 	c.sightedMAC(Sighted{VNI: ev.VNI, MAC: ev.MAC, Port: ev.Port})
-	e := v.ips[ev.IP]
+	e := v.ips.get(ev.IP)
 	b := binding{said: said{mac: ev.MAC, router: ev.Router}}
-	if e != nil && e.local != nil && e.local.mac == ev.MAC {
+	if e != nil && e.local() != nil && e.local().mac == ev.MAC {
 		c.formerAnswers(e, now)
 		c.answersRival(e, now)
-		b.leased = e.local.leased
+		b.leased = e.local().leased
 		if ev.Source == WitnessDHCP { // which does not know of routers
-			b.router = e.local.router
+			b.router = e.local().router
 		}
 	}
 	if ev.Lease > 0 {
 		b.leased = now.Add(ev.Lease).UnixNano()
 	}
-	if e != nil && e.local != nil && e.local.framed && e.local.said == b.said {
-		e.local.heard, e.local.leased, e.local.asked = now.UnixNano(), b.leased, 0
+	if e != nil && e.local() != nil && e.local().framed && e.local().said == b.said {
+		e.local().heard, e.local().leased, e.local().asked = now.UnixNano(), b.leased, 0
 		return
 	}
 	if why := v.tooMany(m, e); why != "" {
@@ -88,28 +88,28 @@ func (c *Core) frame(v *macVRF, ev LocalIP, now time.Time) {
 // bindFramed has the word of a frame count, with the lease in b; due is when it is to be looked at again.
 func (c *Core) bindFramed(e *ipEntry, b binding, now, due time.Time) {
 	b.framed, b.heard = true, due.Add(-probeAfter).UnixNano()
-	if e.local != nil {
-		b.neighbor = e.local.neighbor
+	if e.local() != nil {
+		b.neighbor = e.local().neighbor
 	}
 	c.bind(e, b, now)
-	if !e.ageing {
-		e.ageing = true
+	if !e.known().ageing {
+		e.own().ageing = true
 		c.ageing = append(c.ageing, aged{e, due})
 	}
 }
 
 // tooMany says which limit stands against one more binding of m from a frame; e is the address, nil when it is new.
 func (v *macVRF) tooMany(m *macEntry, e *ipEntry) string {
-	was := e != nil && e.local != nil && e.local.framed
+	was := e != nil && e.local() != nil && e.local().framed
 	if !was && v.framed >= maxFramedPerVNI {
 		return "too many addresses in this VNI"
 	}
-	if was && e.local.mac == m.mac {
+	if was && e.local().mac == m.mac {
 		return ""
 	}
 	n := 0
 	for _, e := range m.ips() {
-		if e.local.framed {
+		if e.local().framed {
 			n++
 		}
 	}
@@ -213,21 +213,21 @@ func (c *Core) ageBindings(now time.Time) {
 	n := 0
 	for ; n < len(c.ageing) && !now.Before(c.ageing[n].due); n++ {
 		e := c.ageing[n].ipEntry
-		e.ageing = false
-		if e.local == nil || !e.local.framed || e.vrf.ips[e.ip] != e || c.vrfs[e.vrf.vni] != e.vrf {
+		e.own().ageing = false
+		if e.local() == nil || !e.local().framed || e.vrf.ips.get(e.ip) != e || c.vrfs[e.vrf.vni] != e.vrf {
 			continue
 		}
-		m := e.vrf.macs[e.local.mac]
-		silent := now.Sub(time.Unix(0, max(e.local.heard, e.local.leased))) // below zero while the lease lasts
+		m := e.vrf.macs[e.local().mac]
+		silent := now.Sub(time.Unix(0, max(e.local().heard, e.local().leased))) // below zero while the lease lasts
 		switch {
 		case m == nil || m.local() == nil || silent > (probeTries+1)*probeAfter-probeAfter/2:
 			c.unframe(e)
 			continue
-		case now.Sub(time.Unix(0, e.local.heard)) > probeAfter/2 && m.isLocal():
-			e.local.asked = min(e.local.asked, math.MaxUint8-1) + 1
+		case now.Sub(time.Unix(0, e.local().heard)) > probeAfter/2 && m.isLocal():
+			e.local().asked = min(e.local().asked, math.MaxUint8-1) + 1
 			c.probes = append(c.probes, Probe{VNI: e.vrf.vni, Port: m.local().port, MAC: m.mac, IP: e.ip})
 		}
-		e.ageing = true
+		e.own().ageing = true
 		c.ageing = append(c.ageing, aged{e, now.Add(probeAfter)})
 	}
 	c.ageing = slices.Delete(c.ageing, 0, n)
@@ -235,7 +235,7 @@ func (c *Core) ageBindings(now time.Time) {
 
 // unframe takes back what a frame said of an IP.
 func (c *Core) unframe(e *ipEntry) {
-	b := e.local
+	b := e.local()
 	switch {
 	case !b.framed:
 	case b.neighbor == said{}:

@@ -46,8 +46,8 @@ func TestFrameLimits(t *testing.T) {
 		c.Flush(now)
 	}
 	v := c.vrfs[100]
-	if v.framed != 1 || len(v.ips) != 1 || len(c.ageing) != 1 {
-		t.Errorf("%d bindings, %d addresses and %d in the queue of probes left, want 1 each", v.framed, len(v.ips), len(c.ageing))
+	if v.framed != 1 || v.ips.len() != 1 || len(c.ageing) != 1 {
+		t.Errorf("%d bindings, %d addresses and %d in the queue of probes left, want 1 each", v.framed, v.ips.len(), len(c.ageing))
 	}
 	c.Handle(LocalIP{VNI: 100, IP: frameIP(999), MAC: frameMAC(0), Source: WitnessFrame, Port: "tap1"}, now)
 	if n := len(c.Flush(now).Routes); n != 1 {
@@ -70,7 +70,7 @@ func TestFrameLimitOfVNI(t *testing.T) {
 	for i := range askTries {
 		c.Flush(epoch.Add(time.Duration(i+1) * askEvery))
 	}
-	if mac := c.vrfs[100].ips[frameIP(0)].local.mac; mac != frameMAC(macs-1) {
+	if mac := c.vrfs[100].ips.get(frameIP(0)).local().mac; mac != frameMAC(macs-1) {
 		t.Errorf("%s is bound to %s, want %s", frameIP(0), mac, frameMAC(macs-1))
 	}
 }
@@ -90,7 +90,7 @@ func TestFrameUnconfirmed(t *testing.T) {
 		t.Errorf("wakes at %s, want %s", out.Wake, want)
 	}
 	c.Flush(epoch.Add(confirmWithin))
-	if n := len(c.vrfs[100].macs) + len(c.vrfs[100].ips) + len(c.awaiting) + len(c.unconfirmed); n != 0 {
+	if n := len(c.vrfs[100].macs) + c.vrfs[100].ips.len() + len(c.awaiting) + len(c.unconfirmed); n != 0 {
 		t.Errorf("%d things left", n)
 	}
 }
@@ -107,7 +107,7 @@ func TestFrameUnconfirmedPort(t *testing.T) {
 		c.Handle(LocalIP{VNI: 100, IP: frameIP(1<<16 + i), MAC: mac, Source: WitnessFrame, Port: "tap1"}, epoch)
 		c.Handle(LocalMAC{VNI: 100, MAC: mac, Port: "tap1"}, epoch)
 	}
-	if n := len(c.vrfs[100].ips); n != 2*maxPortAwaiting {
+	if n := c.vrfs[100].ips.len(); n != 2*maxPortAwaiting {
 		t.Errorf("%d addresses of honest hosts, want %d", n, 2*maxPortAwaiting)
 	}
 }

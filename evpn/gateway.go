@@ -37,8 +37,8 @@ func (c *Core) advertiseGateways(v *macVRF) {
 		if slices.Contains(v.gateways, g) {
 			continue
 		}
-		if e := v.ips[g.IP]; e != nil && e.out != nil && e.out.mac == g.MAC {
-			e.out = nil
+		if e := v.ips.get(g.IP); e != nil && e.out() != nil && e.out().mac == g.MAC {
+			e.own().out = nil
 		}
 		c.tell(RouteOp{Route: c.ownRoute(v, g.MAC, g.IP), Attrs: c.ownAttrs(v, g.setKey())})
 	}

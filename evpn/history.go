@@ -1,9 +1,6 @@
 package evpn
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // How much is remembered of what happened. What comes in masses is kept apart, so that a peer that sends its table does not
 // wash away who moved last.
@@ -97,6 +94,33 @@ func (r *ring) at(i int) *record {
 type writes struct {
 	batches []carriedOut // oldest first
 	ops     int
+	spare   [][]KernelOp // of full batches that are forgotten
+}
+
+// room is for the ops of a batch. That of full ones is used again and again: a flood would leave more garbage of them than it
+// leaves routes.
+func (w *writes) room(ops int) []KernelOp {
+	last := len(w.spare) - 1
+	if ops < maxBatchOps || last < 0 {
+		return make([]KernelOp, 0, ops)
+	}
+	room := w.spare[last]
+	w.spare = w.spare[:last]
+	return room[:0]
+}
+
+// forget lets go of the oldest batches beyond what is remembered.
+func (w *writes) forget() {
+	n := 0
+	for ; w.ops > kernelRecords; n++ {
+		old := w.batches[n].ops
+		w.ops -= len(old)
+		if cap(old) == maxBatchOps && len(w.spare) < maxInFlight {
+			w.spare = append(w.spare, old)
+		}
+	}
+	clear(w.batches[:n])
+	w.batches = w.batches[n:]
 }
 
 // carriedOut is one batch that the kernel has acknowledged; its first op has the id first.
@@ -188,8 +212,8 @@ func (e *ipEntry) holds() holds {
 	switch {
 	case e.best != nil:
 		return holds{e.best.mac, e.best.Attrs.NextHop}
-	case e.out != nil:
-		return holds{e.out.mac, here}
+	case e.out() != nil:
+		return holds{e.out().mac, here}
 	}
 	return holds{}
 }
@@ -215,7 +239,7 @@ func (h *history) holder(e *ipEntry, was holds) {
 	case e.best != nil:
 		rec.says(e.best)
 	default:
-		rec.place, rec.seq = addressOf(here), e.out.seq
+		rec.place, rec.seq = addressOf(here), e.out().seq
 	}
 	if kind == ipMoved {
 		rec.tell().from = was.vtep
@@ -247,11 +271,7 @@ func (h *history) acknowledged(b sentBatch, failed map[EntryKey]bool) {
 	w.batches = append(w.batches, carriedOut{sentBatch: b, first: h.last + 1, done: h.now, failed: failed})
 	w.ops += len(b.ops)
 	h.last += uint64(len(b.ops))
-	n := 0
-	for ; w.ops > kernelRecords; n++ {
-		w.ops -= len(w.batches[n].ops)
-	}
-	w.batches = slices.Delete(w.batches, 0, n)
+	w.forget()
 }
 
 // noted takes down a note. Those about single kernel entries may come in masses.

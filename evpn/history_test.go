@@ -2,6 +2,7 @@ package evpn
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -36,6 +37,42 @@ func TestRecordsAfter(t *testing.T) {
 	}
 	if uint64(all)+lost != c.LastRecord() || all < routineRecords || all > routineRecords+notableRecords+kernelRecords {
 		t.Errorf("%d kept and %d lost of %d", all, lost, c.LastRecord())
+	}
+}
+
+// TestHistoryOfTheKernel: batches stay as they were sent while they are on their way and while they are remembered, although
+// their room is used again.
+func TestHistoryOfTheKernel(t *testing.T) {
+	c := benchCore()
+	was := map[uint64][]KernelOp{} // the ops of each batch when it was sent
+	var flying []KernelBatch
+	updates := benchUpdates(30_000)
+	for i := 0; i < len(updates) || len(flying) > 0; i++ {
+		if i < len(updates) {
+			c.Handle(updates[i], epoch)
+		}
+		for b := c.Flush(epoch).Kernel; len(b.Ops) > 0; b = c.Flush(epoch).Kernel {
+			flying, was[b.Seq] = append(flying, b), slices.Clone(b.Ops)
+		}
+		if len(flying) == 0 {
+			continue
+		}
+		b := flying[0]
+		if !slices.Equal(b.Ops, was[b.Seq]) {
+			t.Fatalf("batch %d changed on its way", b.Seq)
+		}
+		c.Handle(Applied{Batch: b.Seq}, epoch)
+		flying = flying[1:]
+	}
+	ops := 0
+	for _, b := range c.history.kernel.batches {
+		if !slices.Equal(b.ops, was[b.seq]) {
+			t.Fatalf("batch %d is remembered as something else", b.seq)
+		}
+		ops += len(b.ops)
+	}
+	if len(was) < 2*len(c.history.kernel.batches) || ops <= kernelRecords-maxBatchOps || ops > kernelRecords {
+		t.Fatalf("%d ops in %d batches of %d are remembered", ops, len(c.history.kernel.batches), len(was))
 	}
 }
 

@@ -18,7 +18,7 @@ type macVRF struct {
 	derived
 
 	macs  map[MAC]*macEntry
-	ips   map[netip.Addr]*ipEntry
+	ips   ipTable
 	flood map[netip.Addr]*floodEntry
 	sets  map[setKey]*Attrs // attributes of our own routes
 
@@ -49,10 +49,8 @@ type macEntry struct {
 	place  slot
 	owner  address // the VTEP that has it, here, or the zero address: nobody
 	mac    MAC
-	dirty  bool
 
 	counted bool // best is, in room.remote
-	over    bool // beyond a limit: see admitLocal
 }
 
 // home is what is known of a MAC beside the routes for it: as a host of ours, and as one that moved.
@@ -69,6 +67,7 @@ type home struct {
 	flaps      *flaps     // nil: it did not move lately
 	left       *leftBehind
 	countedOn  string // the port, in room; "": none
+	over       bool   // beyond a limit: see admitLocal
 }
 
 // noHome is the home of MACs without one; nobody writes to it.
@@ -101,6 +100,7 @@ func (m *macEntry) announced() bool      { return m.known().announced }
 func (m *macEntry) announcedS() mobility { return m.known().announcedS }
 func (m *macEntry) seq() uint32          { return m.known().seq }
 func (m *macEntry) moves() uint32        { return m.known().moves }
+func (m *macEntry) over() bool           { return m.known().over }
 func (m *macEntry) ips() []*ipEntry      { return m.known().ips }
 func (m *macEntry) heard() []LocalIP     { return m.known().heard }
 func (m *macEntry) flaps() *flaps        { return m.known().flaps }
@@ -115,19 +115,45 @@ type localHost struct {
 	batch   uint64 // in which our entry is on its way to the row's place; 0: none is
 }
 
-// ipEntry is all that is known of one host address.
+// ipEntry is all that is known of one host address. As with macEntry, what a remote one does not have is in home.
 type ipEntry struct {
 	vrf    *macVRF
+	home   *ipHome
 	ip     netip.Addr
 	routes pathList
 	best   *Path
+	place  slot
+}
+
+// ipHome is what is known of an IP beside the routes for it: as a host of ours has it, and as one that moved.
+type ipHome struct {
 	local  *binding
 	out    *announcedIP
 	flaps  *flaps // nil: it did not move lately
-	place  slot
-	dirty  bool
-	ageing bool // in Core.ageing
+	ageing bool   // in Core.ageing
 }
+
+// noIPHome is the home of IPs without one; nobody writes to it.
+var noIPHome ipHome
+
+// own is the home of e, to be written to.
+func (e *ipEntry) own() *ipHome {
+	if e.home == nil {
+		e.home = &ipHome{}
+	}
+	return e.home
+}
+
+func (e *ipEntry) known() *ipHome {
+	if e.home == nil {
+		return &noIPHome
+	}
+	return e.home
+}
+
+func (e *ipEntry) local() *binding   { return e.known().local }
+func (e *ipEntry) out() *announcedIP { return e.known().out }
+func (e *ipEntry) flaps() *flaps     { return e.known().flaps }
 
 // announcedIP is our MAC/IP route as it went out.
 type announcedIP struct {
@@ -157,10 +183,10 @@ func (v *macVRF) mac(mac MAC) *macEntry {
 }
 
 func (v *macVRF) ip(ip netip.Addr) *ipEntry {
-	e := v.ips[ip]
+	e := v.ips.get(ip)
 	if e == nil {
 		e = &ipEntry{vrf: v, ip: ip}
-		v.ips[ip] = e
+		v.ips.put(e)
 	}
 	return e
 }
@@ -174,12 +200,31 @@ func (v *macVRF) floodTo(vtep netip.Addr) *floodEntry {
 	return f
 }
 
-func (v *macVRF) macsInOrder() []*macEntry {
-	return slices.SortedFunc(maps.Values(v.macs), func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
+func (v *macVRF) macsInOrder() []*macEntry { return v.macsThat(func(*macEntry) bool { return true }) }
+func (v *macVRF) ipsInOrder() []*ipEntry   { return v.ipsThat(func(*ipEntry) bool { return true }) }
+
+// macsThat returns, in order, the MACs for which the condition holds. To sort a few is nothing beside sorting all.
+func (v *macVRF) macsThat(are func(*macEntry) bool) []*macEntry {
+	var out []*macEntry
+	for _, m := range v.macs {
+		if are(m) {
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
+	return out
 }
 
-func (v *macVRF) ipsInOrder() []*ipEntry {
-	return slices.SortedFunc(maps.Values(v.ips), func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+// ipsThat is macsThat for IPs.
+func (v *macVRF) ipsThat(are func(*ipEntry) bool) []*ipEntry {
+	var out []*ipEntry
+	for e := range v.ips.all() {
+		if are(e) {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+	return out
 }
 
 func (v *macVRF) floodInOrder() []*floodEntry {
@@ -187,15 +232,15 @@ func (v *macVRF) floodInOrder() []*floodEntry {
 }
 
 func (c *Core) dirtyMAC(m *macEntry) {
-	if !m.dirty {
-		m.dirty = true
+	if !m.place.is(dirty) {
+		m.place.set(dirty, true)
 		c.dirtyMACs = append(c.dirtyMACs, m)
 	}
 }
 
 func (c *Core) dirtyIP(e *ipEntry) {
-	if !e.dirty {
-		e.dirty = true
+	if !e.place.is(dirty) {
+		e.place.set(dirty, true)
 		c.dirtyIPs = append(c.dirtyIPs, e)
 	}
 }
@@ -221,7 +266,7 @@ func (c *Core) attachmentUp(at Attachment, now time.Time) {
 	v := c.vrfs[at.VNI]
 	if v == nil {
 		v = &macVRF{
-			vni: at.VNI, derived: c.derive(c.cfg, at.VNI), macs: map[MAC]*macEntry{}, ips: map[netip.Addr]*ipEntry{},
+			vni: at.VNI, derived: c.derive(c.cfg, at.VNI), macs: map[MAC]*macEntry{},
 			flood: map[netip.Addr]*floodEntry{}, sets: map[setKey]*Attrs{},
 		}
 		c.changeImports(func() {

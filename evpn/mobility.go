@@ -67,10 +67,8 @@ func (c *Core) localMACs(v *macVRF, seen []LocalMAC, asOf uint64, now time.Time)
 		}
 		c.localMAC(ev, now)
 	}
-	for _, m := range v.macsInOrder() {
-		if m.local() != nil && !there[m.mac] {
-			c.lose(m)
-		}
+	for _, m := range v.macsThat(func(m *macEntry) bool { return m.local() != nil && !there[m.mac] }) {
+		c.lose(m)
 	}
 }
 
@@ -117,7 +115,7 @@ func (c *Core) decideMAC(m *macEntry, now time.Time) {
 		c.dirtyIP(e)
 	}
 	for p := range m.routes.all() {
-		if e := v.ips[p.ip.addr()]; e != nil {
+		if e := v.ips.get(p.ip.addr()); e != nil {
 			c.dirtyIP(e)
 		}
 	}
@@ -238,7 +236,7 @@ func (c *Core) ownClaim(m *macEntry) claim { return claim{vtep: c.cfg.VTEP, mobi
 
 // isLocal reports whether the MAC is ours to announce.
 func (m *macEntry) isLocal() bool {
-	return m.local() != nil && !m.over && !m.local().yielded && !m.vrf.isGatewayMAC(m.mac)
+	return m.local() != nil && !m.over() && !m.local().yielded && !m.vrf.isGatewayMAC(m.mac)
 }
 
 // isAt reports whether the bridge has the MAC on that port; m may be nil.
@@ -304,7 +302,7 @@ func ownerName(owner netip.Addr) string {
 
 // forgetMAC drops an entry that says nothing any more.
 func (c *Core) forgetMAC(m *macEntry) {
-	if m.local() == nil && m.routes.len() == 0 && len(m.ips()) == 0 && len(m.heard()) == 0 && m.left() == nil && m.flaps() == nil && m.place.idle(c) && !m.dirty && m.vrf.macs[m.mac] == m {
+	if m.local() == nil && m.routes.len() == 0 && len(m.ips()) == 0 && len(m.heard()) == 0 && m.left() == nil && m.flaps() == nil && m.place.idle(c) && m.vrf.macs[m.mac] == m {
 		delete(m.vrf.macs, m.mac)
 	}
 }
@@ -321,7 +319,7 @@ func (c *Core) decideIP(e *ipEntry, now time.Time) {
 	ours := false
 	if b := e.binding(); b != nil && v.macs[b.mac] != nil {
 		m := v.macs[b.mac]
-		ours = m.isLocal() && !m.flaps().dropped() && !e.flaps.dropped() && c.mayHave(e, m)
+		ours = m.isLocal() && !m.flaps().dropped() && !e.flaps().dropped() && c.mayHave(e, m)
 	}
 	c.confirmAgainst(e, ours, now)
 	c.advertiseIP(e, ours)
@@ -376,11 +374,11 @@ func (e *ipEntry) lost(p *Path) bool {
 	if m != nil && (m.isLocal() || m.flaps().frozen() || m.isBeyond()) {
 		return true
 	}
-	return e.flaps.dropped() || e.flaps.frozen() && p.mac != e.flaps.kept.mac
+	return e.flaps().dropped() || e.flaps().frozen() && p.mac != e.flaps().kept.mac
 }
 
 func (c *Core) forgetIP(e *ipEntry) {
-	if e.local == nil && e.routes.len() == 0 && !c.claimed(e) && e.flaps == nil && e.place.idle(c) && !e.dirty && e.vrf.ips[e.ip] == e {
-		delete(e.vrf.ips, e.ip)
+	if e.local() == nil && e.routes.len() == 0 && !c.claimed(e) && e.flaps() == nil && e.place.idle(c) && e.vrf.ips.get(e.ip) == e {
+		e.vrf.ips.drop(e.ip)
 	}
 }

@@ -77,7 +77,8 @@ type KernelOp struct {
 	Stood bool
 }
 
-// KernelBatch is a run of ops that are to be applied in order.
+// KernelBatch is a run of ops that are to be applied in order. Ops are not to be changed, nor to be looked at when Applied
+// has been handed in: the core writes later batches in their place.
 type KernelBatch struct {
 	Seq  uint64 // counts up by one from 1
 	AsOf uint64 // Number of the last Reported; what was noticed later is not in the ops
@@ -151,7 +152,7 @@ type Output struct {
 	Probes    []Probe
 	VTEPs     []netip.Addr // when not nil: the remote VTEPs to report VTEPReachable of
 	ReadBack  []VNI        // read these VNIs back once Kernel is written; 0 is the table of VTEPs
-	Look      []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; Looked answers
+	Look      []EntryKey   // look these entries of TableFDB and TableNeighbor up, behind Kernel; see Looked
 	Resets    []PeerReset  // peers with more routes than they may have
 	Refreshes []netip.Addr // peers to ask for all their routes: some were not taken, and there is room now
 	// RDNumbers, when not nil, must be remembered for the next life before Routes are announced.

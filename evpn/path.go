@@ -193,27 +193,34 @@ func (p *Path) compare(o *Path) int {
 // pathList are the routes for one MAC, IP or VTEP. Nearly all of these have one, which needs no room of its own.
 type pathList struct {
 	first *Path
-	more  *[]*Path
+	more  *morePaths
+}
+
+// morePaths are the routes behind the first one, in the order in which they came: a chain, since most often it is one, of a
+// second reflector or of a VTEP that a host has moved to.
+type morePaths struct {
+	path *Path
+	next *morePaths
 }
 
 func (l *pathList) len() int {
-	switch {
-	case l.first == nil:
+	if l.first == nil {
 		return 0
-	case l.more == nil:
-		return 1
-	default:
-		return 1 + len(*l.more)
 	}
+	n := 1
+	for m := l.more; m != nil; m = m.next {
+		n++
+	}
+	return n
 }
 
 func (l *pathList) all() iter.Seq[*Path] {
 	return func(yield func(*Path) bool) {
-		if l.first == nil || !yield(l.first) || l.more == nil {
+		if l.first == nil || !yield(l.first) {
 			return
 		}
-		for _, p := range *l.more {
-			if !yield(p) {
+		for m := l.more; m != nil; m = m.next {
+			if !yield(m.path) {
 				return
 			}
 		}
@@ -221,33 +228,30 @@ func (l *pathList) all() iter.Seq[*Path] {
 }
 
 func (l *pathList) add(p *Path) {
-	switch {
-	case l.first == nil:
+	if l.first == nil {
 		l.first = p
-	case l.more == nil:
-		l.more = &[]*Path{p}
-	default:
-		*l.more = append(*l.more, p)
+		return
 	}
+	end := &l.more
+	for *end != nil {
+		end = &(*end).next
+	}
+	*end = &morePaths{path: p}
 }
 
+// remove takes out p, if it is there.
 func (l *pathList) remove(p *Path) {
-	switch {
-	case l.first == p && l.more == nil:
+	if l.first == p {
 		l.first = nil
-	case l.first == p:
-		l.first = (*l.more)[0]
-		l.trim(0)
-	case l.more != nil:
-		if i := slices.Index(*l.more, p); i >= 0 {
-			l.trim(i)
+		if next := l.more; next != nil {
+			l.first, l.more = next.path, next.next
 		}
+		return
 	}
-}
-
-// trim takes out the i-th of more.
-func (l *pathList) trim(i int) {
-	if *l.more = slices.Delete(*l.more, i, i+1); len(*l.more) == 0 {
-		l.more = nil
+	for at := &l.more; *at != nil; at = &(*at).next {
+		if (*at).path == p {
+			*at = (*at).next
+			return
+		}
 	}
 }

@@ -606,11 +606,11 @@ func (c *Core) remembered() map[string]int {
 		"awaiting": len(c.awaiting), "unconfirmed": len(c.unconfirmed), "asking": len(c.asking), "claimants": len(c.claimants), "crowded": len(c.crowded), "rivals": len(c.rivals), "contested": len(c.contested), "recalled": len(c.recalled),
 	}
 	for table, q := range c.pending {
-		left[fmt.Sprintf("pending %d", table)] = len(q) + len(c.express[table])
+		left[fmt.Sprintf("pending %d", table)] = q.len() + c.express[table].len()
 	}
 	for vni, v := range c.vrfs {
 		left[fmt.Sprintf("macs %d", vni)] = len(v.macs)
-		left[fmt.Sprintf("ips %d", vni)] = len(v.ips)
+		left[fmt.Sprintf("ips %d", vni)] = v.ips.len()
 		left[fmt.Sprintf("framed %d", vni)] = v.framed
 		left[fmt.Sprintf("waiting %d", vni)] = v.waiting
 		left[fmt.Sprintf("flood %d", vni)] = len(v.flood)

@@ -21,8 +21,8 @@ func (c *Core) FramedBindings() []LocalIP {
 	var out []LocalIP
 	for _, v := range c.vrfsInOrder() {
 		first := len(out)
-		for _, e := range v.ips { // sorted afterwards: nearly all of very many are remote
-			if b := e.local; b != nil && b.framed {
+		for e := range v.ips.all() { // sorted afterwards: nearly all of very many are remote
+			if b := e.local(); b != nil && b.framed {
 				if m := v.macs[b.mac]; m != nil && m.local() != nil {
 					out = append(out, LocalIP{VNI: v.vni, IP: e.ip, MAC: b.mac, Port: m.local().port, Source: WitnessFrame, Router: b.router})
 				}
@@ -47,9 +47,9 @@ func (c *Core) recall(now time.Time) {
 		if v == nil || v.at == nil || !usableHostIP(ev.IP) || v.claimsOurs(ev) != "" {
 			continue
 		}
-		m, e := v.macs[ev.MAC], v.ips[ev.IP]
+		m, e := v.macs[ev.MAC], v.ips.get(ev.IP)
 		switch {
-		case !v.canBeHost(ev.MAC) || e != nil && e.local != nil:
+		case !v.canBeHost(ev.MAC) || e != nil && e.local() != nil:
 		case m == nil || m.local() == nil: // its row has gone meanwhile, which does not say that the host has
 			c.ask(v, askStayed, Probe{Port: ev.Port, MAC: ev.MAC, IP: ev.IP}, now)
 		case m.local().port != ev.Port:

@@ -29,8 +29,8 @@ type contested struct {
 // says that we announce it. What the neighbour table says is confirmed by the kernel.
 func (c *Core) confirmAgainst(e *ipEntry, ours bool, now time.Time) {
 	var p *Path
-	if ours && e.routes.len() > 0 && e.local != nil && e.local.framed && !e.flaps.frozen() {
-		p = c.bestOf(e.vrf, &e.routes, func(p *Path) bool { return p.mac == e.local.mac || e.lost(p) })
+	if ours && e.routes.len() > 0 && e.local() != nil && e.local().framed && !e.flaps().frozen() {
+		p = c.bestOf(e.vrf, &e.routes, func(p *Path) bool { return p.mac == e.local().mac || e.lost(p) })
 	}
 	was := c.rivals[e]
 	switch {
@@ -44,7 +44,7 @@ func (c *Core) confirmAgainst(e *ipEntry, ours bool, now time.Time) {
 	}
 	r := &rival{mac: p.mac, vtep: p.Attrs.NextHop}
 	c.rivals[e] = r
-	if r.answered = e.local.heard > p.received; r.answered { // it came to us: now it is the other VTEP's turn to ask
+	if r.answered = e.local().heard > p.received; r.answered { // it came to us: now it is the other VTEP's turn to ask
 		c.contested = append(c.contested, contested{e, r, now.Add(rivalEvery)})
 		return
 	}
@@ -52,7 +52,7 @@ func (c *Core) confirmAgainst(e *ipEntry, ours bool, now time.Time) {
 }
 
 func (c *Core) askAgainst(e *ipEntry, now time.Time) {
-	if m := e.vrf.macs[e.local.mac]; m != nil && m.isLocal() {
+	if m := e.vrf.macs[e.local().mac]; m != nil && m.isLocal() {
 		c.ask(e.vrf, askRival, Probe{Port: m.local().port, MAC: m.mac, IP: e.ip}, now)
 	}
 }
@@ -66,7 +66,7 @@ func (c *Core) answersRival(e *ipEntry, now time.Time) {
 	r.answered = true
 	c.contested = append(c.contested, contested{e, r, now.Add(rivalEvery)})
 	if f := c.moved(e, r.vtep, now); !f.duplicate() {
-		f.kept = *e.local
+		f.kept = *e.local()
 	}
 	c.dirtyIP(e)
 }
@@ -85,7 +85,7 @@ func (c *Core) contestAgain(now time.Time) {
 	n := 0
 	for ; n < len(c.contested) && !now.Before(c.contested[n].due); n++ {
 		e, r := c.contested[n].ipEntry, c.contested[n].rival
-		if c.rivals[e] == r && e.local != nil {
+		if c.rivals[e] == r && e.local() != nil {
 			r.answered = false
 			c.askAgainst(e, now)
 		}

@@ -83,8 +83,8 @@ func full(n, limit int) bool { return limit > 0 && n >= limit }
 
 // setOver notes whether a MAC is beyond a limit, and tells of the first one.
 func (c *Core) setOver(m *macEntry, why string) {
-	if over := why != ""; over != m.over {
-		m.over = over
+	if over := why != ""; over != m.over() {
+		m.own().over = over
 		if over {
 			m.vrf.room.over++
 			c.crowded[m.vrf] = struct{}{}
@@ -116,8 +116,8 @@ func (c *Core) makeRoom(now time.Time) {
 		left := v.room
 		left.ports = map[string]int{}
 		maps.Copy(left.ports, v.room.ports)
-		for _, m := range v.macsInOrder() {
-			if m.over && left.fits(m) {
+		for _, m := range v.macsThat((*macEntry).over) {
+			if left.fits(m) {
 				c.dirtyMAC(m)
 			}
 		}
@@ -142,7 +142,7 @@ func (r *room) fits(m *macEntry) bool {
 }
 
 // isBeyond reports a MAC that nobody has here, because it is beyond a limit.
-func (m *macEntry) isBeyond() bool { return m.over && m.best == nil }
+func (m *macEntry) isBeyond() bool { return m.over() && m.best == nil }
 
 // beyond says so in words; "" when it is not.
 func beyond(m *macEntry) string {

@@ -125,8 +125,8 @@ func (c *Core) AnnouncedRoutes(want func(*RouteKey) bool) []RouteName {
 				add(c.ownRoute(v, m.mac, netip.Addr{}))
 			}
 		}
-		for _, e := range v.ips {
-			if o := e.out; o != nil {
+		for e := range v.ips.all() {
+			if o := e.out(); o != nil {
 				add(c.ownRoute(v, o.mac, e.ip))
 			}
 		}
@@ -185,8 +185,8 @@ func (c *Core) announcedRow(v *macVRF, k RouteKey) (r Route, a *Attrs) {
 	case slices.Contains(v.gateways, g):
 		r, a = c.ownRoute(v, g.MAC, g.IP), c.ownAttrs(v, g.setKey())
 	case k.IP.IsValid():
-		if e := v.ips[k.IP]; e != nil && e.out != nil && e.out.mac == k.MAC {
-			r, a = c.ownRoute(v, k.MAC, k.IP), c.ownAttrs(v, e.out.setKey(k.IP))
+		if e := v.ips.get(k.IP); e != nil && e.out() != nil && e.out().mac == k.MAC {
+			r, a = c.ownRoute(v, k.MAC, k.IP), c.ownAttrs(v, e.out().setKey(k.IP))
 		}
 	default:
 		if m := v.macs[k.MAC]; m != nil && m.announced() {

@@ -16,13 +16,13 @@ func (c *Core) Shared(vtep netip.Addr) []SharedVNI {
 		s := SharedVNI{VNI: v.vni}
 		f := v.flood[vtep]
 		shared := f != nil && f.routes.len() > 0
-		for ip, e := range v.ips {
+		for e := range v.ips.all() {
 			if e.best == nil || e.best.Attrs.NextHop != vtep {
 				continue
 			}
 			shared = true
-			if !s.IP.IsValid() || ip.Less(s.IP) {
-				s.IP, s.MAC = ip, e.best.mac
+			if !s.IP.IsValid() || e.ip.Less(s.IP) {
+				s.IP, s.MAC = e.ip, e.best.mac
 			}
 		}
 		if shared || v.hasMACBehind(vtep) {

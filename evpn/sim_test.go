@@ -565,9 +565,9 @@ func (v *simVTEP) owner(mac MAC) netip.Addr {
 
 // knows reports that a host is here, and that the core has it and its IP.
 func (v *simVTEP) knows(host int) bool {
-	e := v.core.vrfs[simVNI].ips[simIP(host)]
+	e := v.core.vrfs[simVNI].ips.get(simIP(host))
 	port := v.behind[simMAC(host)]
-	return !v.stopped && port != "" && port == v.ports[simMAC(host)] && v.owner(simMAC(host)) == v.addr && e != nil && e.local != nil
+	return !v.stopped && port != "" && port == v.ports[simMAC(host)] && v.owner(simMAC(host)) == v.addr && e != nil && e.local() != nil
 }
 
 // agreed finds the one owner of a host that all cores have, and fails when they differ about it or its IP.
@@ -582,13 +582,13 @@ func (s *sim) agreed(host int) netip.Addr {
 		if o.addr != owner {
 			continue
 		}
-		e := o.core.vrfs[simVNI].ips[simIP(host)]
-		announced := e != nil && e.out != nil
+		e := o.core.vrfs[simVNI].ips.get(simIP(host))
+		announced := e != nil && e.out() != nil
 		for _, v := range s.vteps {
 			if v == o {
 				continue
 			}
-			e := v.core.vrfs[simVNI].ips[simIP(host)]
+			e := v.core.vrfs[simVNI].ips.get(simIP(host))
 			if known := e != nil && e.best != nil; known != announced || known && e.best.mac != mac {
 				s.fail("%s of %s: announced by %s: %v, known to %s: %v", simIP(host), mac, o.addr, announced, v.addr, known)
 			}

@@ -241,7 +241,7 @@ func (c *Core) MACs(vni VNI, candidates bool) []MACView {
 
 // shown reports whether the MAC is a row of the table.
 func (m *macEntry) shown() bool {
-	return m.local() != nil || m.best != nil || m.over || m.place.have.there() || m.flaps().duplicate()
+	return m.local() != nil || m.best != nil || m.over() || m.place.have.there() || m.flaps().duplicate()
 }
 
 func (c *Core) macView(m *macEntry) MACView {
@@ -295,11 +295,11 @@ func (c *Core) candidates(m *macEntry) []Candidate {
 // ipCandidates lists every claim to an IP with the rule it lost by.
 func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 	var out []Candidate
-	if e.local != nil {
-		cand := Candidate{Local: true, MAC: e.local.mac, VTEP: c.cfg.VTEP, Since: time.Unix(0, e.local.since), Best: e.out != nil}
+	if e.local() != nil {
+		cand := Candidate{Local: true, MAC: e.local().mac, VTEP: c.cfg.VTEP, Since: time.Unix(0, e.local().since), Best: e.out() != nil}
 		if !cand.Best {
 			cand.Lost = "its MAC is not on a local port"
-			if p := c.fixedElsewhere(e, e.local.mac); p != nil {
+			if p := c.fixedElsewhere(e, e.local().mac); p != nil {
 				cand.Lost = "fixed at " + p.Attrs.NextHop.String()
 			}
 			if e.vrf.isGatewayIP(e.ip) {
@@ -314,7 +314,7 @@ func (c *Core) ipCandidates(e *ipEntry) []Candidate {
 		if !cand.Best {
 			switch {
 			case e.lost(p):
-				cand.Lost = cmp.Or(e.flaps.verdict(), beyond(e.vrf.macs[p.mac]), "its MAC is on a local port")
+				cand.Lost = cmp.Or(e.flaps().verdict(), beyond(e.vrf.macs[p.mac]), "its MAC is on a local port")
 			case e.best != nil:
 				cand.Lost = cmp.Or(c.refuse(e.vrf, p), c.whyCutOff(p.Attrs.NextHop), e.best.claim().beats(p.claim()), "same claim by another route or peer")
 			default:
@@ -353,7 +353,7 @@ func (c *Core) Neighbors(vni VNI, candidates bool) []NeighborView {
 
 // neighborView is false when the IP is no row of the table.
 func (c *Core) neighborView(e *ipEntry) (NeighborView, bool) {
-	view := NeighborView{VNI: e.vrf.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out != nil, Duplicate: e.flaps.view()}
+	view := NeighborView{VNI: e.vrf.vni, IP: e.ip, Kernel: c.kernelStatus(e), Announced: e.out() != nil, Duplicate: e.flaps().view()}
 	switch {
 	case e.best != nil:
 		view.MAC, view.VTEP, view.Seq, view.Router = e.best.mac, e.best.Attrs.NextHop, e.best.Attrs.Seq, e.best.isRouter()
@@ -364,8 +364,8 @@ func (c *Core) neighborView(e *ipEntry) (NeighborView, bool) {
 		if b.leased != 0 {
 			view.LeaseEnd = time.Unix(0, b.leased)
 		}
-		if e.out != nil {
-			view.Seq = e.out.seq
+		if e.out() != nil {
+			view.Seq = e.out().seq
 		}
 		if m := e.vrf.macs[b.mac]; m != nil && m.local() != nil {
 			view.Port = m.local().port
@@ -449,21 +449,21 @@ func (c *Core) VNIs() []VNIView {
 				view.RemoteMACs++
 			}
 		}
-		for ip, e := range v.ips {
-			if e.out != nil {
+		for e := range v.ips.all() {
+			if e.out() != nil {
 				view.OwnRoutes++
 			}
-			if e.flaps.duplicate() {
+			if e.flaps().duplicate() {
 				view.DuplicateIPs++
 			}
 			six := 0
-			if ip.Is6() {
+			if e.ip.Is6() {
 				six = 1
 			}
 			if e.best != nil {
 				view.RemoteIPs++
 				view.RemoteIPv6 += six
-			} else if e.local != nil {
+			} else if e.local() != nil {
 				view.LocalIPs++
 				view.LocalIPv6 += six
 			}
@@ -494,7 +494,7 @@ func (c *Core) routeView(p *Path) RouteView {
 		view.VNIs = append(view.VNIs, v.vni)
 		switch p.kind {
 		case TypeMACIP:
-			view.Best = view.Best || v.macs[p.mac] != nil && v.macs[p.mac].best == p || v.ips[p.ip.addr()] != nil && v.ips[p.ip.addr()].best == p
+			view.Best = view.Best || v.macs[p.mac] != nil && v.macs[p.mac].best == p || v.ips.get(p.ip.addr()) != nil && v.ips.get(p.ip.addr()).best == p
 		case TypeIMET:
 			view.Best = view.Best || c.refuse(v, p) == ""
 		}
@@ -542,7 +542,7 @@ func (c *Core) OwnRoutes() []RouteView {
 			}
 		}
 		for _, e := range v.ipsInOrder() {
-			if o := e.out; o != nil {
+			if o := e.out(); o != nil {
 				add(v, c.ownRoute(v, o.mac, e.ip), c.ownAttrs(v, o.setKey(e.ip)))
 			}
 		}

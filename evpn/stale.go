@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -124,8 +125,14 @@ func (c *Core) nextSession(p *peer) {
 
 // expire lets what was retained age, and drops it when its time is over (GR-06, GR-09, LL-02).
 func (c *Core) expire(now time.Time) {
-	for _, addr := range c.peerAddrs() {
-		p := c.peers[addr]
+	var due []*peer // none, nearly always, and this is part of every Flush
+	for _, p := range c.peers {
+		if p.isDue(now) {
+			due = append(due, p)
+		}
+	}
+	slices.SortFunc(due, func(a, b *peer) int { return a.addr.Compare(b.addr) })
+	for _, p := range due {
 		if over(p.stale.ends, now) && !c.leave(p) {
 			c.dropStale(p, cmp.Or(p.stale.lost, "stale routes dropped: their time is over"))
 		}
@@ -134,9 +141,14 @@ func (c *Core) expire(now time.Time) {
 		}
 		c.takeAgain(p, now)
 		if !p.up && p.paths == 0 {
-			delete(c.peers, addr)
+			delete(c.peers, p.addr)
 		}
 	}
+}
+
+// isDue reports that expire has something to do about p.
+func (p *peer) isDue(now time.Time) bool {
+	return over(p.stale.ends, now) || over(p.stale.ages, now) || p.limit.left > 0 || !p.up && p.paths == 0
 }
 
 // age makes the stale routes of p the least preferred, and drops those whose origin does not want that (RFC 9494 §4.2).

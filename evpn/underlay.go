@@ -207,7 +207,7 @@ func (w *way) why() string {
 // others are parked or not any more. The former may be few among very many, so it waits until
 // the operation that stops or starts the frames to that VTEP is out.
 func (c *Core) review() {
-	if len(c.turned) == 0 || len(c.pending[TableVTEP]) > 0 {
+	if len(c.turned) == 0 || c.pending[TableVTEP].len() > 0 {
 		return
 	}
 	for _, v := range c.vrfsInOrder() {
