@@ -92,6 +92,7 @@ type Daemon struct {
 	stopped chan struct{} // closed when the owner has ended
 
 	kernelIn chan kernelWork
+	written  chan []evpn.Event // what became of it
 	probesIn chan []evpn.Probe
 	routesIn chan announcement
 	pings    chan struct{} // holds a token for each ping that is under way
@@ -163,6 +164,7 @@ func New(opts Options) *Daemon {
 		queries:     make(chan query),
 		stopped:     make(chan struct{}),
 		kernelIn:    make(chan kernelWork, maxKernelWork),
+		written:     make(chan []evpn.Event, maxKernelWork),
 		probesIn:    make(chan []evpn.Probe, maxProbeWork),
 		routesIn:    make(chan announcement),
 		pings:       make(chan struct{}, maxPings),

@@ -89,6 +89,8 @@ func (d *Daemon) own(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case facts := <-d.written:
+			d.take(facts, time.Now())
 		case batch := <-d.events:
 			d.handle(batch)
 		case q := <-d.queries:
@@ -124,24 +126,20 @@ func (d *Daemon) own(ctx context.Context) {
 	}
 }
 
-// burst is how many batches of facts are decided together. More would leave the writer idle while a flood is taken in.
+// burst is how many batches of facts are decided together at most.
 const burst = 2
 
-// handle takes in one batch of facts and what else is waiting, so that a burst is decided once.
+// handle takes in one batch of facts and what else is waiting, so that a burst is decided once; unless the writer has done what it
+// had, and waits.
 func (d *Daemon) handle(batch []evpn.Event) {
 	now := time.Now()
 	for n := 1; ; n++ {
-		for _, ev := range batch {
-			switch ev := ev.(type) {
-			case evpn.Observed:
-				d.counts.lastReadBack.Store(now.UnixNano())
-			case evpn.PeerDown:
-				if _, configured := d.left[ev.Peer]; configured {
-					d.left[ev.Peer] = now
-				}
-			}
-			d.watch.take(ev, now, d.latency.install)
-			d.core.Handle(ev, now)
+		d.take(batch, now)
+		select {
+		case facts := <-d.written:
+			d.take(facts, now)
+			return
+		default:
 		}
 		if n == burst {
 			return
@@ -151,5 +149,21 @@ func (d *Daemon) handle(batch []evpn.Event) {
 		default:
 			return
 		}
+	}
+}
+
+// take takes in facts.
+func (d *Daemon) take(facts []evpn.Event, now time.Time) {
+	for _, ev := range facts {
+		switch ev := ev.(type) {
+		case evpn.Observed:
+			d.counts.lastReadBack.Store(now.UnixNano())
+		case evpn.PeerDown:
+			if _, configured := d.left[ev.Peer]; configured {
+				d.left[ev.Peer] = now
+			}
+		}
+		d.watch.take(ev, now, d.latency.install)
+		d.core.Handle(ev, now)
 	}
 }

@@ -56,7 +56,8 @@ func (d *Daemon) probe(ctx context.Context) {
 	}
 }
 
-// write is the writer goroutine: kernel batches in, what became of them out. A batch in hand when ctx ends is left as
+// write is the writer goroutine: kernel batches in, what became of them out, past the facts that wait for the owner, so that it is
+// not idle while a flood is taken in. A batch in hand when ctx ends is left as
 // far as it is: whatever stays in the kernel is adopted by the next start.
 func (d *Daemon) write(ctx context.Context) {
 	for {
@@ -70,7 +71,7 @@ func (d *Daemon) write(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case d.events <- facts:
+		case d.written <- facts:
 		}
 	}
 }
