@@ -95,11 +95,15 @@ func joinUnderlays(ctx context.Context, a, b *host) error {
 	return nil
 }
 
+// close removes the devices, all but lo, before their namespace: the kernel takes a namespace down later, and that of a hundred
+// VXLAN devices holds the lock of all network devices for a second of the next measure.
 func (h *host) close() error {
 	if h.ns > 0 {
 		h.ns.Close()
 	}
-	err := command(context.Background(), "", "ip", "netns", "del", h.name)
+	ctx := context.Background()
+	_ = command(ctx, "link set lo group 1\nlink del group default\n", "ip", "-n", h.name, "-batch", "-") // an error if there are none
+	err := command(ctx, "", "ip", "netns", "del", h.name)
 	return errors.Join(err, os.RemoveAll(h.dir))
 }
 
