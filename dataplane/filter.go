@@ -68,9 +68,14 @@ func assembled(instructions []bpf.Instruction) []unix.SockFilter {
 	return filter
 }
 
-// when runs block, which must return, if what was loaded last is val, and else what comes next.
+// given runs block if what load loads stands the test, and else what comes next; as it does where block ends.
+func given(load []bpf.Instruction, test bpf.JumpTest, val uint32, block []bpf.Instruction) []bpf.Instruction {
+	return slices.Concat(load, []bpf.Instruction{bpf.JumpIf{Cond: test, Val: val, SkipFalse: uint8(len(block))}}, block)
+}
+
+// when is given for what was loaded last, and one value of it.
 func when(val uint32, block []bpf.Instruction) []bpf.Instruction {
-	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: val, SkipFalse: uint8(len(block))}}, block...)
+	return given(nil, bpf.JumpEqual, val, block)
 }
 
 func load(at uint32, octets int) []bpf.Instruction {
@@ -84,8 +89,7 @@ func returns(octets uint32) []bpf.Instruction {
 // dhcp4To passes UDP over IPv4 to one of ports, unless it is a fragment without the header.
 func dhcp4To(ports ...uint32) []bpf.Instruction {
 	block := slices.Concat(
-		load(fragment4At, 2),
-		[]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: fragmentOffset, SkipFalse: 1}}, returns(0),
+		given(load(fragment4At, 2), bpf.JumpBitsSet, fragmentOffset, returns(0)),
 		[]bpf.Instruction{bpf.LoadMemShift{Off: networkAt}, bpf.LoadIndirect{Off: networkAt + udpPortAt, Size: 2}},
 		oneOf(ports),
 	)

@@ -24,8 +24,8 @@ const (
 
 // What a filter does with a message.
 var (
-	keep = []bpf.Instruction{bpf.RetConstant{Val: 1 << 31}}
-	drop = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+	keep = returns(1 << 31)
+	drop = returns(0)
 )
 
 // noticed is the filter of the watcher's socket. Of new rows it passes what neither markedRows takes out nor the writer with
@@ -68,11 +68,6 @@ func markedRows(block []bpf.Instruction, nexthops bool) []bpf.Instruction {
 			given(load(flagsAt, 1), bpf.JumpBitsSet, unix.NTF_SELF, device),
 			given(load(flagsAt, 1), bpf.JumpBitsNotSet, unix.NTF_SELF, bridge),
 		)))
-}
-
-// given runs block if what load loads stands the test, and else what comes next; as it does where block ends.
-func given(load []bpf.Instruction, test bpf.JumpTest, val uint32, block []bpf.Instruction) []bpf.Instruction {
-	return slices.Concat(load, []bpf.Instruction{bpf.JumpIf{Cond: test, Val: val, SkipFalse: uint8(len(block))}}, block)
 }
 
 // attribute loads octets of an attribute, from one on; of the message's header where there is no such attribute.
