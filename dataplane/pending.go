@@ -122,22 +122,23 @@ func (p *pending) giveUp() {
 	p.concerns++
 }
 
-// attachment notes an attachment to report; at is nil when the VNI has no device any more.
-func (p *pending) attachment(vni evpn.VNI, at *attached) {
+// concern has note take down what entries of ours may be affected by.
+func (p *pending) concern(note func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.signal()
-	p.vnis[vni] = at
+	note()
 	p.concerns++
+}
+
+// attachment notes an attachment to report; at is nil when the VNI has no device any more.
+func (p *pending) attachment(vni evpn.VNI, at *attached) {
+	p.concern(func() { p.vnis[vni] = at })
 }
 
 // leave notes attachments that went, or went to another bridge or device.
 func (p *pending) leave(ats ...*attached) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.signal()
-	p.left = append(p.left, ats...)
-	p.concerns++
+	p.concern(func() { p.left = append(p.left, ats...) })
 }
 
 // giveBack notes a neighbour of someone else's that went instead of ours.
@@ -150,23 +151,21 @@ func (p *pending) giveBack(r row) {
 
 // tamper notes that someone else changed or removed an entry of ours.
 func (p *pending) tamper(k evpn.EntryKey) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.signal()
-	p.concerns++
-	if _, ok := p.rereads[k.VNI]; ok {
-		return
-	}
-	keys := p.tampered[k.VNI]
-	if keys == nil {
-		keys = map[evpn.EntryKey]struct{}{}
-		p.tampered[k.VNI] = keys
-	}
-	keys[k] = struct{}{}
-	if len(keys) > tamperedLimit {
-		delete(p.tampered, k.VNI)
-		p.rereads[k.VNI] = struct{}{}
-	}
+	p.concern(func() {
+		if _, ok := p.rereads[k.VNI]; ok {
+			return
+		}
+		keys := p.tampered[k.VNI]
+		if keys == nil {
+			keys = map[evpn.EntryKey]struct{}{}
+			p.tampered[k.VNI] = keys
+		}
+		keys[k] = struct{}{}
+		if len(keys) > tamperedLimit {
+			delete(p.tampered, k.VNI)
+			p.rereads[k.VNI] = struct{}{}
+		}
+	})
 }
 
 // loseNexthops notes that someone else deleted the nexthops of VTEPs, or a half of them. The table of VTEPs is read before that
@@ -175,34 +174,26 @@ func (p *pending) loseNexthops(vteps ...netip.Addr) {
 	if len(vteps) == 0 {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.signal()
-	for _, a := range vteps {
-		p.nexthops[a] = struct{}{}
-	}
-	p.rereads[0] = struct{}{}
-	p.concerns++
+	p.concern(func() {
+		for _, a := range vteps {
+			p.nexthops[a] = struct{}{}
+		}
+		p.rereads[0] = struct{}{}
+	})
 }
 
 // reread asks for a fresh look at a VNI.
 func (p *pending) reread(vnis ...evpn.VNI) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.signal()
-	for _, v := range vnis {
-		p.rereads[v] = struct{}{}
-	}
-	p.concerns++
+	p.concern(func() {
+		for _, v := range vnis {
+			p.rereads[v] = struct{}{}
+		}
+	})
 }
 
 // lost says that notifications were lost.
 func (p *pending) lost() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.signal()
-	p.overrun = true
-	p.concerns++
+	p.concern(func() { p.overrun = true })
 }
 
 // doubted says that rows of ours may have been altered unseen.
