@@ -23,9 +23,9 @@ const (
 // writeFDB carries out the steps of TableFDB.
 func (w *writer) writeFDB() {
 	w.locate()
-	trusts := w.trusts()
+	w.decideTrust()
 	for i := range w.steps {
-		w.startFDB(&w.steps[i], trusts)
+		w.startFDB(&w.steps[i])
 	}
 	w.send(trust, w.buildTrusted, nil, func(s *step, err error) {
 		s.phase = done
@@ -91,13 +91,13 @@ func (w *writer) notDeleted(s *step) {
 	w.expected.take(s.deviceKey())
 }
 
-func (w *writer) startFDB(s *step, trusts bool) {
+func (w *writer) startFDB(s *step) {
 	if s.at == nil {
 		return
 	}
-	trusts = trusts && s.op.Intact && !w.standIns.has(s.deviceKey())
+	trusted := w.trusted(s, s.deviceKey())
 	switch {
-	case s.op.Del && trusts:
+	case s.op.Del && trusted:
 		s.phase = trust
 		return
 	case s.op.Del:
@@ -118,7 +118,7 @@ func (w *writer) startFDB(s *step, trusts bool) {
 		s.group = 0
 	}
 	switch {
-	case trusts && s.group != 0:
+	case trusted && s.group != 0:
 		s.phase = trust
 	case s.op.Replace:
 		s.phase = look
@@ -132,12 +132,7 @@ func (w *writer) buildTrusted(s *step) {
 		w.buildDelete(s, true, true)
 		return
 	}
-	w.echoes.put(s.farEcho())
-	w.batch.add(unix.RTM_NEWNEIGH, netlink.Replace, func(b []byte) []byte {
-		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, unix.NTF_SELF|ourMark)
-		b = putMAC(b, s.op.Key.MAC)
-		return putAttr32(b, ndaNHID, s.group)
-	})
+	w.putMarked(s, unix.NTF_SELF, netlink.Replace)
 }
 
 // deviceKey names the row of the VXLAN device.
@@ -170,25 +165,25 @@ func (w *writer) putNear(s *step, flags netlink.HeaderFlags) {
 // putBind adds the message that marks the bridge's row and makes the VXLAN device's. The kernel keeps the stickiness of
 // the bridge's row as it is, and ignores NLM_F_EXCL there.
 func (w *writer) putBind(s *step, flags netlink.HeaderFlags) {
-	near := echo{ifindex: s.at.device, sticky: s.op.Entry.Sticky, mac: s.op.Key.MAC}
-	w.echoes.put(near, s.farEcho())
+	w.echoes.put(echo{ifindex: s.at.device, sticky: s.op.Entry.Sticky, mac: s.op.Key.MAC})
+	w.putMarked(s, bothHalves, flags)
+}
+
+// putMarked adds the message that writes the VXLAN device's row, and the bridge's when halves names it, with our mark.
+func (w *writer) putMarked(s *step, halves uint8, flags netlink.HeaderFlags) {
+	far := echo{ifindex: s.at.device, self: true, mac: s.op.Key.MAC, nhid: s.group}
+	if s.group == 0 {
+		far.dst = s.op.Entry.VTEP
+	}
+	w.echoes.put(far)
 	w.batch.add(unix.RTM_NEWNEIGH, flags, func(b []byte) []byte {
-		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, bothHalves|ourMark)
+		b = putNDM(b, unix.AF_BRIDGE, s.at.device, remoteState, halves|ourMark)
 		b = putMAC(b, s.op.Key.MAC)
 		if s.group != 0 {
 			return putAttr32(b, ndaNHID, s.group)
 		}
 		return putAddr(b, unix.NDA_DST, s.op.Entry.VTEP)
 	})
-}
-
-// farEcho is what is notified of the VXLAN device's row.
-func (s *step) farEcho() echo {
-	e := echo{ifindex: s.at.device, self: true, mac: s.op.Key.MAC, nhid: s.group}
-	if s.group == 0 {
-		e.dst = s.op.Entry.VTEP
-	}
-	return e
 }
 
 func (w *writer) buildLook(s *step) {

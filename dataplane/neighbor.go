@@ -13,9 +13,9 @@ import (
 // writeNeighbors carries out the steps of TableNeighbor.
 func (w *writer) writeNeighbors() {
 	w.locate()
-	trusts := w.trusts()
+	w.decideTrust()
 	for i := range w.steps {
-		w.startNeighbor(&w.steps[i], trusts)
+		w.startNeighbor(&w.steps[i])
 	}
 	w.send(claim, func(s *step) { w.putNeighbor(s, netlink.Create|netlink.Excl) }, nil, func(s *step, err error) {
 		switch {
@@ -53,14 +53,14 @@ func (w *writer) writeNeighbors() {
 	w.topo.answers.wrote(w.steps)
 }
 
-func (w *writer) startNeighbor(s *step, trusts bool) {
+func (w *writer) startNeighbor(s *step) {
 	switch {
 	case s.at == nil:
 		return
 	case !s.op.Key.Addr.IsValid():
 		s.fail(errors.New("not the address of a host"))
 		return
-	case trusts && s.op.Intact && !w.standIns.has(s.neighborKey()):
+	case w.trusted(s, s.neighborKey()):
 		s.phase = change
 	case s.op.Del || s.op.Replace:
 		s.phase = look

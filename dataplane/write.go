@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +30,7 @@ type writer struct {
 
 	undisturbed func(asOf uint64) bool // entries of ours are as the core believes
 	asOf        uint64                 // what the core knew when it made the batch that is being written
+	trusting    bool                   // the steps
 
 	batch  batch
 	owners []*step // of the messages in batch
@@ -202,9 +202,20 @@ func (w *writer) look(keys []evpn.EntryKey, found *evpn.Looked) {
 	}
 }
 
-// trusts reports whether any of the steps may be carried out without looking first.
-func (w *writer) trusts() bool {
-	return slices.ContainsFunc(w.steps, func(s step) bool { return s.op.Intact }) && w.undisturbed(w.asOf)
+// decideTrust finds out whether steps whose op says Intact may be carried out without looking first, if there are any.
+func (w *writer) decideTrust() {
+	w.trusting = false
+	for i := range w.steps {
+		if w.steps[i].op.Intact {
+			w.trusting = w.undisturbed(w.asOf)
+			return
+		}
+	}
+}
+
+// trusted reports whether a step may be, under whose key nobody else's row stands for ours.
+func (w *writer) trusted(s *step, key rowKey) bool {
+	return w.trusting && s.op.Intact && !w.standIns.has(key)
 }
 
 // locate finds the attachment of each step. A delete where there is no device is done.
