@@ -158,7 +158,8 @@ func (d *Dataplane) Close() error {
 }
 
 // Run reports what the kernel holds and then what changes, until ctx ends; it returns nil then. The first report is
-// every AttachmentUp and the local MACs, then one Observed for each VNI and one for the table of VTEPs, and Synced. Run may be called once.
+// every AttachmentUp and the local MACs, then one Observed for each VNI and one for the table of VTEPs, Reported and Synced. Run
+// may be called once.
 func (d *Dataplane) Run(ctx context.Context, sink chan<- []evpn.Event) error {
 	for _, s := range []*rowSet{d.expected, d.standIns, d.replaced} {
 		s.watched.Store(true)

@@ -17,8 +17,9 @@ import (
 )
 
 // FDB rows with NTF_EXT_LEARNED come back as notifications, most of them our own writes, and the kernel does not say who
-// wrote a row. Those that do not show it (rowfilter.go) go to a socket of their own, with little room, that is looked at now and then: while thousands of rows
-// a second are written, what does not fit is dropped for next to nothing, and nothing else is lost with it.
+// wrote a row. Those that do not show it (rowfilter.go) go to a socket of their own, with little room, that is looked at now and
+// then: while thousands of rows a second are written, what does not fit is dropped for next to nothing, and nothing else is
+// lost with it.
 const (
 	echoBuffer = 1 << 20                // octets: room for 2500 rows
 	echoPeriod = 100 * time.Millisecond // between two looks; the most that a row stays unseen

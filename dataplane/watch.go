@@ -65,11 +65,9 @@ func dialWatch(receiveBuffer int) (*netlink.Conn, error) {
 func (w *watcher) listen(writer uint32, nexthops bool) error {
 	main, err1 := noticed(writer, nexthops)
 	marked, err2 := doubtful(nexthops)
-	err := errors.Join(err1, err2, w.conn.SetBPF(main), w.echoConn.SetBPF(marked))
-	if w.raw == nil && err == nil {
-		w.raw, err = w.conn.SyscallConn()
-	}
-	if err != nil {
+	raw, err3 := w.conn.SyscallConn()
+	w.raw = raw
+	if err := errors.Join(err1, err2, err3, w.conn.SetBPF(main), w.echoConn.SetBPF(marked)); err != nil {
 		return fmt.Errorf("set up notification sockets: %w", err)
 	}
 	return nil
@@ -301,9 +299,8 @@ func (w *watcher) floodRow(at *attached, r row, del bool) {
 // neighbor takes in a row of a bridge's neighbour table that we did not write. A row that is removed is first reported as
 // failed, without MAC.
 // Our protocol number without our flag is a row of ours that someone replaced: the kernel keeps the number, unless it is given
-// another one. Whoever
-// removes a row, there is no local binding of its IP afterwards; but the cache rows that the kernel drops all day are no
-// business of ours.
+// another one. Whoever removes a row, there is no local binding of its IP afterwards; but the cache rows that the kernel drops
+// all day are no business of ours.
 func (w *watcher) neighbor(at *attached, r row, del bool) {
 	const unsettled = unix.NUD_INCOMPLETE | unix.NUD_FAILED
 	if r.proto == protocolBGP && !del && r.state&unsettled != 0 {
