@@ -1,6 +1,7 @@
 package evpn
 
 import (
+	"iter"
 	"maps"
 	"math"
 	"net/netip"
@@ -205,26 +206,23 @@ func (v *macVRF) ipsInOrder() []*ipEntry   { return v.ipsThat(func(*ipEntry) boo
 
 // macsThat returns, in order, the MACs for which the condition holds. To sort a few is nothing beside sorting all.
 func (v *macVRF) macsThat(are func(*macEntry) bool) []*macEntry {
-	var out []*macEntry
-	for _, m := range v.macs {
-		if are(m) {
-			out = append(out, m)
-		}
-	}
-	slices.SortFunc(out, func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
-	return out
+	return slices.SortedFunc(those(maps.Values(v.macs), are), func(a, b *macEntry) int { return slices.Compare(a.mac[:], b.mac[:]) })
 }
 
 // ipsThat is macsThat for IPs.
 func (v *macVRF) ipsThat(are func(*ipEntry) bool) []*ipEntry {
-	var out []*ipEntry
-	for e := range v.ips.all() {
-		if are(e) {
-			out = append(out, e)
+	return slices.SortedFunc(those(v.ips.all(), are), func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
+}
+
+// those are the entries for which the condition holds.
+func those[E any](all iter.Seq[E], are func(E) bool) iter.Seq[E] {
+	return func(yield func(E) bool) {
+		for e := range all {
+			if are(e) && !yield(e) {
+				return
+			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *ipEntry) int { return a.ip.Compare(b.ip) })
-	return out
 }
 
 func (v *macVRF) floodInOrder() []*floodEntry {

@@ -1,9 +1,6 @@
 package evpn
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Bindings that are remembered from an earlier life are confirmed by a probe each, spread over recallOver but no slower
 // than one each recallPace.
@@ -20,15 +17,12 @@ func (c *Core) FramedBindings() []LocalIP {
 	}
 	var out []LocalIP
 	for _, v := range c.vrfsInOrder() {
-		first := len(out)
-		for e := range v.ips.all() { // sorted afterwards: nearly all of very many are remote
-			if b := e.local(); b != nil && b.framed {
-				if m := v.macs[b.mac]; m != nil && m.local() != nil {
-					out = append(out, LocalIP{VNI: v.vni, IP: e.ip, MAC: b.mac, Port: m.local().port, Source: WitnessFrame, Router: b.router})
-				}
+		for _, e := range v.ipsThat(func(e *ipEntry) bool { return e.local() != nil && e.local().framed }) {
+			b := e.local()
+			if m := v.macs[b.mac]; m != nil && m.local() != nil {
+				out = append(out, LocalIP{VNI: v.vni, IP: e.ip, MAC: b.mac, Port: m.local().port, Source: WitnessFrame, Router: b.router})
 			}
 		}
-		slices.SortFunc(out[first:], func(a, b LocalIP) int { return a.IP.Compare(b.IP) })
 	}
 	return out
 }
