@@ -19,8 +19,9 @@ func memoryLimit(host fs.FS) uint64 {
 	for line := range strings.Lines(string(groups)) {
 		group, unified := strings.CutPrefix(strings.TrimSpace(line), "0::/")
 		for unified {
-			b, err := fs.ReadFile(host, path.Join("sys/fs/cgroup", group, "memory.max"))                               // not there in the root
-			if n, noNumber := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil && noNumber == nil { // else "max"
+			b, unread := fs.ReadFile(host, path.Join("sys/fs/cgroup", group, "memory.max")) // not there in the root
+			n, noNumber := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)          // "max" where there is no limit
+			if unread == nil && noNumber == nil {
 				limit = min(limit, n)
 			}
 			unified = group != "" && group != "."
